@@ -1,0 +1,1 @@
+"""What happened: the sixteen events of the specification, and how a service declares its own."""

@@ -1,0 +1,348 @@
+"""Every environment variable: one table with name, type, default and meaning. Nobody else reads the environment."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+
+PREFIX = "CASEYOS_OTEL_"
+EXPORTERS = ("log", "outcomes", "sentry")
+DEFAULT_INTEGRATIONS = MappingProxyType(
+    {
+        "api.hubapi.com": "hubspot",
+        "gmail.googleapis.com": "gmail",
+        "calendar.googleapis.com": "calendar",
+        "www.googleapis.com": "calendar",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Variable:
+    """One environment variable: how it is read, and what a person should know about it.
+
+    `parse` raises ValueError for a value that is not accepted; `accepted` says in words what is.
+    """
+
+    name: str
+    attribute: str
+    parse: Callable[[str], object]
+    default: object
+    accepted: str
+    doc: str
+    secret: bool = False
+
+    @property
+    def shown_default(self) -> str:
+        """The default as documentation shows it."""
+        return "none" if self.default in (None, "", ()) else str(self.default)
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """Whether a destination is on, and what decided it: a variable's name, or a rule in words."""
+
+    name: str
+    on: bool
+    why: str
+
+
+def _choice(*accepted: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text.lower() not in accepted:
+            raise ValueError(text)
+        return text.lower()
+
+    return parse
+
+
+def _flag(text: str) -> bool:
+    if text.lower() in ("1", "true", "yes", "on"):
+        return True
+    if text.lower() in ("0", "false", "no", "off"):
+        return False
+    raise ValueError(text)
+
+
+def _ratio(text: str) -> float:
+    value = float(text)
+    if not 0.0 <= value <= 1.0:
+        raise ValueError(text)
+    return value
+
+
+def _count(least: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        value = int(text)
+        if value < least:
+            raise ValueError(text)
+        return value
+
+    return parse
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0.0 < value < 1e12:
+        raise ValueError(text)
+    return value
+
+
+def _exporters(text: str) -> tuple[str, ...]:
+    names = _names(text)
+    if names == ("none",):
+        return ()
+    if not names or not set(names) <= set(EXPORTERS):
+        raise ValueError(text)
+    return names
+
+
+def _plain(text: str) -> tuple[str, ...]:
+    names = _names(text)
+    if names == ("none",):
+        return ()
+    if not set(names) <= {"database", "log", "otlp", "sentry"}:
+        raise ValueError(text)
+    return names
+
+
+def _integrations(text: str) -> Mapping[str, str]:
+    pairs = [entry.partition("=") for entry in _names(text)]
+    if any(not host or not name for host, _, name in pairs):
+        raise ValueError(text)
+    return MappingProxyType({**DEFAULT_INTEGRATIONS, **{host: name for host, _, name in pairs}})
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(part for part in (piece.strip().lower() for piece in text.split(",")) if part)
+
+
+def _state_dir() -> Path:
+    from platformdirs import user_state_path
+
+    return user_state_path("caseyos-otel")
+
+
+_ANY = "any text"
+VARIABLES: tuple[Variable, ...] = (
+    Variable(
+        "CASEYOS_OTEL_EXPORTERS",
+        "exporters",
+        _exporters,
+        None,
+        "a comma-separated list of log, outcomes, sentry; or none",
+        "Our destinations. Unset: the caseyos_* names in OTEL_LOGS_EXPORTER if any, else log,outcomes, and sentry if SENTRY_DSN is set.",
+    ),
+    Variable("CASEYOS_OTEL_LOG", "log", str, "stdout", "stdout, stderr or a path", "Where the structured log is written."),
+    Variable("CASEYOS_OTEL_STATE_DIR", "state_dir", Path, None, "a directory", "Spool, default database, status files, generated key. Default: the per-user state directory."),
+    Variable(
+        "CASEYOS_OTEL_DATABASE_URL",
+        "database_url",
+        str,
+        None,
+        "a SQLite or PostgreSQL URL",
+        "Where outcomes and events are stored. Default: caseyos.db in the state directory.",
+        secret=True,
+    ),
+    Variable("CASEYOS_OTEL_EVENT_STORE", "event_store", _choice("all", "outcomes"), "all", "all, outcomes", "all: a 90-day table `events` beside `outcome_events`; outcomes: only the latter."),
+    Variable("CASEYOS_OTEL_SPOOL_DIR", "spool_dir", Path, None, "a directory", "Where durable events wait for their destinations. Default: spool in the state directory."),
+    Variable("CASEYOS_OTEL_SPOOL_SYNC", "spool_sync", _choice("none", "interval"), "interval", "none, interval", "Whether the spool is synced against power loss, in the background."),
+    Variable("CASEYOS_OTEL_SAMPLING", "sampling", _choice("process", "collector", "off"), "process", "process, collector, off", "Who drops traces: this process, a Collector behind it (spans are annotated), or nobody."),
+    Variable("CASEYOS_OTEL_SUCCESS_RATIO", "success_ratio", _ratio, 0.1, "a number from 0 to 1", "Share of failure-free traces that is kept, and of success events sent to Sentry."),
+    Variable("CASEYOS_OTEL_SAMPLING_SLOW_MS", "slow_ms", _positive, None, "milliseconds above 0", "Keep traces that took longer."),
+    Variable("CASEYOS_OTEL_SAMPLING_MAX_TRACES", "max_traces", _count(1), 10_000, "a whole number above 0", "Undecided traces held at once."),
+    Variable("CASEYOS_OTEL_SAMPLING_MAX_ITEMS", "max_items", _count(1), 50_000, "a whole number above 0", "Undecided spans and records held at once."),
+    Variable("CASEYOS_OTEL_SAMPLING_MAX_TRACE_ITEMS", "max_trace_items", _count(1), 2_000, "a whole number above 0", "Undecided spans and records of one trace."),
+    Variable("CASEYOS_OTEL_SAMPLING_MAX_AGE_S", "max_age_s", _positive, 30.0, "seconds above 0", "A trace is decided at this age even if it has not ended."),
+    Variable("CASEYOS_OTEL_OTLP_EVENTS", "otlp_events", _choice("all", "kept"), "all", "all, kept", "Whether OTLP gets every event or only those of kept traces."),
+    Variable("CASEYOS_OTEL_EVENT_MODE", "event_mode", _choice("log", "both"), "log", "log, both", "both: a copy of each event is added to the current span."),
+    Variable("CASEYOS_OTEL_EMIT", "emit", _choice("deferred", "inline"), "deferred", "deferred, inline", "inline: everything happens in the caller."),
+    Variable("CASEYOS_OTEL_FLUSH_INTERVAL_MS", "flush_interval_ms", _count(1), 100, "a whole number above 0", "How long an event may wait in memory."),
+    Variable("CASEYOS_OTEL_STRICT", "strict", _flag, False, "0 or 1", "1: an invalid event raises at the call."),
+    Variable("CASEYOS_OTEL_INTEGRATIONS", "integrations", _integrations, DEFAULT_INTEGRATIONS, "host=integration, comma-separated", "Which host is which integration, added to HubSpot, Gmail and Calendar."),
+    Variable("CASEYOS_OTEL_PII_KEY", "pii_key", str, None, _ANY, "Key of the keyed hash; several hosts must share it. Default: generated once in the state directory.", secret=True),
+    Variable("CASEYOS_OTEL_PII_PLAIN", "pii_plain", _plain, ("database",), "a comma-separated list of database, log, otlp, sentry; or none", "Where addresses, names and companies may appear in plain."),
+    Variable("CASEYOS_OTEL_PROPAGATE", "propagate", _flag, False, "0 or 1", "1: bind() also travels to other services, in baggage."),
+    Variable("CASEYOS_OTEL_DISABLED", "disabled", _flag, False, "0 or 1", "1: nothing of ours runs."),
+    Variable("SENTRY_DSN", "sentry_dsn", str, None, "a Sentry DSN", "Turns the Sentry destination on.", secret=True),
+    Variable("SENTRY_ENVIRONMENT", "sentry_environment", str, None, _ANY, "Environment of this deployment."),
+    Variable("SENTRY_RELEASE", "sentry_release", str, None, _ANY, "Release of this deployment."),
+    Variable("OTEL_SDK_DISABLED", "otel_sdk_disabled", _flag, False, "true or false", "Stops spans, OTLP and metrics; not the log, outcomes and issues."),
+    Variable("OTEL_LOGS_EXPORTER", "otel_logs_exporter", _names, (), "exporter names", "OpenTelemetry's own; governs OTLP alone unless it names a caseyos_* exporter."),
+    Variable("OTEL_TRACES_SAMPLER", "otel_traces_sampler", str, None, "a sampler's name", "A head sampler; stands before the 100 % for failures."),
+    Variable("OTEL_PYTHON_DISTRO", "otel_python_distro", str, None, "a distro's name", "Which distro opentelemetry-instrument takes."),
+    Variable("OTEL_CONFIG_FILE", "otel_config_file", str, None, "a path", "OpenTelemetry's declarative configuration."),
+    Variable("OTEL_EXPORTER_OTLP_ENDPOINT", "otlp_endpoint", str, None, "a URL", "Turns OTLP on for every signal."),
+    Variable("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "otlp_logs_endpoint", str, None, "a URL", "Turns OTLP on for logs (events)."),
+    Variable("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "otlp_traces_endpoint", str, None, "a URL", "Turns OTLP on for traces."),
+    Variable("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "otlp_metrics_endpoint", str, None, "a URL", "Turns OTLP on for metrics."),
+    Variable("OTEL_EXPORTER_OTLP_PROTOCOL", "otlp_protocol", str, "http/protobuf", "http/protobuf, grpc", "Protocol of OTLP."),
+    Variable("OTEL_EXPORTER_OTLP_LOGS_PROTOCOL", "otlp_logs_protocol", str, None, "http/protobuf, grpc", "Protocol of OTLP for logs."),
+)  # fmt: skip
+VARIABLE_BY_ATTRIBUTE: Mapping[str, Variable] = MappingProxyType({v.attribute: v for v in VARIABLES})
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What is in force in this process. Made by `load`; nothing changes it afterwards.
+
+    `sources` tells where each value came from (`default`, `environment`, `file`, `configure()`), `problems` what was
+    refused, one sentence each, with the variable's name and what it accepts.
+    """
+
+    exporters: tuple[str, ...] | None = None
+    log: str = "stdout"
+    state_dir: Path = field(default_factory=_state_dir)
+    database_url: str | None = None
+    event_store: str = "all"
+    spool_dir: Path | None = None
+    spool_sync: str = "interval"
+    sampling: str = "process"
+    success_ratio: float = 0.1
+    slow_ms: float | None = None
+    max_traces: int = 10_000
+    max_items: int = 50_000
+    max_trace_items: int = 2_000
+    max_age_s: float = 30.0
+    otlp_events: str = "all"
+    event_mode: str = "log"
+    emit: str = "deferred"
+    flush_interval_ms: int = 100
+    strict: bool = False
+    integrations: Mapping[str, str] = DEFAULT_INTEGRATIONS
+    pii_key: str | None = None
+    pii_plain: tuple[str, ...] = ("database",)
+    propagate: bool = False
+    disabled: bool = False
+    sentry_dsn: str | None = None
+    sentry_environment: str | None = None
+    sentry_release: str | None = None
+    otel_sdk_disabled: bool = False
+    otel_logs_exporter: tuple[str, ...] = ()
+    otel_traces_sampler: str | None = None
+    otel_python_distro: str | None = None
+    otel_config_file: str | None = None
+    otlp_endpoint: str | None = None
+    otlp_logs_endpoint: str | None = None
+    otlp_traces_endpoint: str | None = None
+    otlp_metrics_endpoint: str | None = None
+    otlp_protocol: str = "http/protobuf"
+    otlp_logs_protocol: str | None = None
+    sources: Mapping[str, str] = MappingProxyType({})
+    problems: tuple[str, ...] = ()
+    platform: str | None = None
+
+    @property
+    def spool_path(self) -> Path:
+        """Directory of the spool."""
+        return self.spool_dir or self.state_dir / "spool"
+
+    @property
+    def effective_database_url(self) -> str:
+        """The database as the user wrote it, or the SQLite file in the state directory."""
+        return self.database_url or f"sqlite:///{self.state_dir / 'caseyos.db'}"
+
+    @property
+    def logs_endpoint(self) -> str | None:
+        """Where events leave by OTLP, or None."""
+        return self.otlp_logs_endpoint or self.otlp_endpoint
+
+    def destinations(self) -> tuple[Destination, ...]:
+        """Which destinations are on and what decided it (DESIGN section 6)."""
+        return (*(self._ours(name) for name in EXPORTERS), self._otlp())
+
+    def is_on(self, name: str) -> bool:
+        """Whether the destination `log`, `outcomes`, `sentry` or `otlp` is on."""
+        return any(destination.on for destination in self.destinations() if destination.name == name)
+
+    def _ours(self, name: str) -> Destination:
+        if self.exporters is not None:
+            on, why = name in self.exporters, "CASEYOS_OTEL_EXPORTERS"
+        elif named := [n for n in self.otel_logs_exporter if n.startswith("caseyos_")]:
+            on, why = f"caseyos_{name}" in named, "OTEL_LOGS_EXPORTER"
+        elif name == "sentry":
+            on, why = bool(self.sentry_dsn), "SENTRY_DSN is set" if self.sentry_dsn else "SENTRY_DSN is not set"
+        else:
+            on, why = True, "default"
+        if on and name == "sentry" and not self.sentry_dsn:
+            return Destination(name, False, f"{why} asks for it, but SENTRY_DSN is not set")
+        return Destination(name, on, why)
+
+    def _otlp(self) -> Destination:
+        if self.otel_sdk_disabled:
+            return Destination("otlp", False, "OTEL_SDK_DISABLED")
+        if "none" in self.otel_logs_exporter:
+            return Destination("otlp", False, "OTEL_LOGS_EXPORTER=none")
+        if self.otlp_logs_endpoint:
+            return Destination("otlp", True, "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT")
+        if self.otlp_endpoint:
+            return Destination("otlp", True, "OTEL_EXPORTER_OTLP_ENDPOINT")
+        return Destination("otlp", False, "no OTLP endpoint is set")
+
+
+def load(environ: Mapping[str, str] | None = None, /, **overrides: object) -> Settings:
+    """Read the environment (and `NAME_FILE` for secrets and URLs); `overrides` are `configure()`'s arguments and win.
+
+    Never raises for a bad value: the default is taken and the sentence is in `problems`.
+
+    Raises:
+        TypeError: an override is not the name of a setting.
+    """
+    source = os.environ if environ is None else environ
+    if unknown := sorted(set(overrides) - VARIABLE_BY_ATTRIBUTE.keys()):
+        raise TypeError(f"configure() has no setting {unknown[0]!r}; it accepts {', '.join(VARIABLE_BY_ATTRIBUTE)}")
+    values: dict[str, object] = {}
+    sources: dict[str, str] = {}
+    problems: list[str] = []
+    for variable in VARIABLES:
+        text, origin = _text(variable, source, problems)
+        if text is not None:
+            _take(variable, text, origin, values, sources, problems)
+    for attribute, value in overrides.items():
+        values[attribute] = _override(VARIABLE_BY_ATTRIBUTE[attribute], value)
+        sources[VARIABLE_BY_ATTRIBUTE[attribute].name] = "configure()"
+    settings = Settings(
+        sources=MappingProxyType(sources),
+        platform=_platform(source),
+        problems=tuple(problems),
+        **values,  # type: ignore[arg-type]  # the table and the dataclass agree: tests/unit/test_settings.py
+    )
+    return settings
+
+
+def _take(
+    variable: Variable, text: str, origin: str, values: dict[str, object], sources: dict[str, str], problems: list[str]
+) -> None:
+    try:
+        values[variable.attribute] = variable.parse(text)
+        sources[variable.name] = origin
+    except ValueError:
+        shown = "its value" if variable.secret else repr(text)
+        problems.append(
+            f"{variable.name}: {shown} is not accepted; it takes {variable.accepted}."
+            f" Going on with the default ({variable.shown_default})."
+        )
+
+
+def _override(variable: Variable, value: object) -> object:
+    return variable.parse(value) if isinstance(value, str) else value
+
+
+def _text(variable: Variable, source: Mapping[str, str], problems: list[str]) -> tuple[str | None, str]:
+    if text := source.get(variable.name, "").strip():
+        return text, "environment"
+    if path := source.get(f"{variable.name}_FILE", "").strip():
+        try:
+            return Path(path).read_text("utf-8").strip(), "file"
+        except (OSError, UnicodeDecodeError) as error:
+            problems.append(f"{variable.name}_FILE: {path!r} cannot be read ({error}). Going on with the default.")
+    return None, "default"
+
+
+def _platform(source: Mapping[str, str]) -> str | None:
+    if "RAILWAY_ENVIRONMENT" in source or "RAILWAY_PROJECT_ID" in source:
+        return "railway"
+    return "kubernetes" if "KUBERNETES_SERVICE_HOST" in source else None

@@ -1,0 +1,165 @@
+"""The spool of one process: its writer, one reader a destination, and the directories that dead processes left."""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+import time
+from pathlib import Path
+from typing import Final
+
+from caseyos_otel.spool import lock, quarantine
+from caseyos_otel.spool.directory import ABANDON_AFTER, SUFFIX, SegmentDirectory
+from caseyos_otel.spool.problem import OnProblem, Problem, ProblemKind
+from caseyos_otel.spool.reader import SpoolReader
+from caseyos_otel.spool.status import Pending, pending_in, total
+from caseyos_otel.spool.writer import SEGMENT_BYTES, SpoolWriter
+
+_DESTINATION: Final = re.compile(r"[a-z0-9][a-z0-9_-]*")
+_LEAVE_TO_OTHERS: Final = 60.0
+"""Seconds before a directory that holds nothing for this process's destinations is looked at again."""
+
+
+class Spool:
+    """Everything of the spool that one process owns. Starts no thread; `adopt` and `writer.sync` want a periodic caller."""
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        on_problem: OnProblem,
+        segment_bytes: int = SEGMENT_BYTES,
+        abandon_after: float = ABANDON_AFTER,
+    ) -> None:
+        self.directory = directory
+        self.writer = SpoolWriter(directory, segment_bytes=segment_bytes, on_problem=on_problem)
+        self._on_problem = on_problem
+        self._abandon_after = abandon_after
+        self._readers: dict[str, SpoolReader] = {}
+        self._adopted: tuple[SegmentDirectory, ...] = ()
+        self._not_before: dict[Path, float] = {}
+        self._reported: set[tuple[ProblemKind, Path]] = set()
+        self._adopting = threading.Lock()
+
+    def reader(self, destination: str) -> SpoolReader:
+        """The reader of `destination`; from now on every segment waits for it. Raises ValueError for an unusable name."""
+        if not _DESTINATION.fullmatch(destination):
+            raise ValueError(f"destination {destination!r}; accepted are lower-case names such as 'outcomes'")
+        if destination not in self._readers:
+            self._readers[destination] = SpoolReader(destination, self.directories, self._reap)
+            self.writer.notify(self._readers[destination].appended)
+            self.writer.wait_for(self._readers)
+            for directory in self._adopted:
+                directory.wait_for(self._readers)
+        return self._readers[destination]
+
+    def directories(self) -> tuple[SegmentDirectory, ...]:
+        """What this process owns now: adopted ones, then its own."""
+        own = self.writer.own
+        return self._adopted if own is None else (*self._adopted, own)
+
+    def adopt(self) -> int:
+        """Take over the directories whose owner is dead, tidy what was taken before; how many were taken now.
+
+        For every destination of this process, so call it after the readers are made, then every few seconds. A
+        directory that holds nothing for them, and waits for others, is let go for a process that knows those.
+        """
+        if not self._adopting.acquire(blocking=False):
+            return 0
+        try:
+            taken = [directory for path in self._candidates() if (directory := self._take(path))]
+            for directory in taken:
+                directory.wait_for(self._readers)
+            self._adopted = (*self._adopted, *taken)
+            self._tidy()
+        finally:
+            self._adopting.release()
+        if taken:
+            self._wake_readers()
+        return len(taken)
+
+    def pending(self, destination: str) -> Pending:
+        """What waits for `destination` in the directories of this process."""
+        return total(pending_in(directory.path, destination) for directory in self.directories())
+
+    def close(self) -> None:
+        """Let everything go. What is delivered is removed; the rest stays for the next process."""
+        self.writer.close()
+        with self._adopting:
+            adopted, self._adopted = self._adopted, ()
+            for directory in adopted:
+                self._reap(directory)
+                if not directory.remove_if_empty():
+                    directory.let_go()
+
+    def after_fork_in_child(self) -> None:
+        """Everything that was owned stays the parent's. The destinations stay; their events are new and unset."""
+        adopted, self._adopted = self._adopted, ()
+        self._adopting = threading.Lock()
+        self.writer.after_fork_in_child()
+        for reader in self._readers.values():
+            reader.appended = threading.Event()
+            self.writer.notify(reader.appended)
+        for directory in adopted:
+            directory.let_go()
+
+    # -- adoption ------------------------------------------------------------------------------------------------
+
+    def _candidates(self) -> list[Path]:
+        owned = {directory.path for directory in self.directories()}
+        now = time.monotonic()
+        try:
+            entries = list(os.scandir(self.directory))
+        except OSError:
+            return []  # nothing spooled yet, or unusable: the writer says so at its first append
+        return [
+            path
+            for entry in entries
+            if entry.name != quarantine.NAME and entry.is_dir(follow_symlinks=False)
+            if (path := self.directory / entry.name) not in owned and self._not_before.get(path, 0.0) <= now
+        ]
+
+    def _take(self, path: Path) -> SegmentDirectory | None:
+        try:
+            if path.lstat().st_uid != os.geteuid():
+                self._report_once("foreign_owner", path, "not read: it belongs to another user")
+                return None
+            if (path / lock.NAME).exists():
+                return SegmentDirectory.take(path, self._on_problem)
+            self._without_lock(path)
+        except OSError:
+            pass  # removed by its owner meanwhile, or unreadable: the next round looks again
+        return None
+
+    def _without_lock(self, path: Path) -> None:
+        """A process died while it made the directory, or somebody removed the lock of one that may be alive."""
+        if any(name.endswith(SUFFIX) for name in os.listdir(path)):
+            detail = f"not read: its owner may be alive; when no process uses it, make an empty file {lock.NAME!r} in it"
+            self._report_once("lock_missing", path, detail)
+        else:
+            path.rmdir()
+
+    def _tidy(self) -> None:
+        """Remove what is delivered; leave to others what is not ours to deliver."""
+        known = frozenset(self._readers)
+        for directory in self._adopted:
+            self._reap(directory)
+            if not directory.remove_if_empty():
+                if directory.has_work_for(known):
+                    continue
+                self._not_before[directory.path] = time.monotonic() + _LEAVE_TO_OTHERS
+                directory.let_go()
+            self._adopted = tuple(other for other in self._adopted if other is not directory)
+
+    def _reap(self, directory: SegmentDirectory) -> None:
+        directory.reap(frozenset(self._readers), self._abandon_after)
+
+    def _wake_readers(self) -> None:
+        for reader in self._readers.values():
+            reader.appended.set()
+
+    def _report_once(self, kind: ProblemKind, path: Path, detail: str) -> None:
+        if (kind, path) not in self._reported:
+            self._reported.add((kind, path))
+            self._on_problem(Problem(kind, path, detail))

@@ -1,0 +1,302 @@
+"""One directory of segments whose lock this process holds: its own, or one that a dead process left.
+
+    <spool>/<random id>/lock                     held by the owner
+                        destinations             one name a line: whom each segment waits for
+                        outcomes-00000001.seg    append-only; only the owner's writer appends, only the owner unlinks
+                        cursor.<destination>     how far it has come
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Self
+from uuid import uuid4
+
+from caseyos_otel.spool import cursor, lock, quarantine
+from caseyos_otel.spool.problem import OnProblem, Problem, ProblemKind
+from caseyos_otel.spool.segment import HEADER_SIZE, RECORD_OVERHEAD, Damage, Record, check_header, intact, scan
+
+SUFFIX: Final = ".seg"
+DESTINATIONS: Final = "destinations"
+ABANDON_AFTER: Final = 7 * 86_400.0
+"""Seconds that a segment waits for a destination which no process here knows any more."""
+
+WrittenSize = Callable[[str], int | None]
+"""Bytes of a segment that may be read while it is being written; None when it is complete."""
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What was read of one segment: the payloads, and the position behind them."""
+
+    frames: list[bytes]
+    end: int
+
+
+class SegmentDirectory:
+    """Segments, cursors and the destinations they wait for. Thread-safe; one thread a destination."""
+
+    def __init__(self, path: Path, lock_fd: int, written_size: WrittenSize, on_problem: OnProblem) -> None:
+        self.path = path
+        self._lock_fd = lock_fd
+        self._written_size = written_size
+        self._on_problem = on_problem
+        self._mutex = threading.RLock()
+        self._cursors: dict[str, dict[str, int]] = {}
+        self._readable: dict[str, bool] = {}
+        self._destinations = self._stored_destinations()
+
+    # -- whose it is ---------------------------------------------------------------------------------------------
+
+    @classmethod
+    def create(cls, root: Path, written_size: WrittenSize, on_problem: OnProblem) -> Self:
+        """A new directory, mode 0700, locked. Raises OSError."""
+        while True:
+            path = root / uuid4().hex
+            path.mkdir(mode=0o700)
+            try:
+                fd = lock.acquire(path, create=True)
+            except FileNotFoundError:
+                fd = None
+            if fd is not None:
+                return cls(path, fd, written_size, on_problem)
+            # Another process took the directory, still empty, for a dead one and removes it.
+
+    @classmethod
+    def take(cls, path: Path, on_problem: OnProblem) -> Self | None:
+        """The directory of a dead process, or None while its owner lives. Raises OSError."""
+        fd = lock.acquire(path, create=False)
+        return None if fd is None else cls(path, fd, lambda name: None, on_problem)
+
+    def let_go(self) -> None:
+        """Close the lock, without unlocking it: a parent or child of this process may hold the same one."""
+        fd, self._lock_fd = self._lock_fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def exists(self) -> bool:
+        """False when somebody removed it, or put another in its place, under the living owner."""
+        try:
+            return os.path.samestat(os.fstat(self._lock_fd), os.stat(self.path / lock.NAME))
+        except OSError:
+            return False
+
+    # -- whom it waits for ---------------------------------------------------------------------------------------
+
+    def wait_for(self, destinations: Iterable[str]) -> None:
+        """Let every segment here wait for these destinations too."""
+        with self._mutex:
+            wanted = self._destinations | set(destinations)
+            if wanted == self._destinations:
+                return
+            self._destinations = wanted
+            self._replace(DESTINATIONS, "".join(f"{name}\n" for name in sorted(wanted)).encode())
+
+    def _stored_destinations(self) -> frozenset[str]:
+        try:
+            return frozenset((self.path / DESTINATIONS).read_text().split())
+        except (OSError, UnicodeDecodeError):
+            return frozenset()
+
+    # -- reading -------------------------------------------------------------------------------------------------
+
+    def segments(self) -> list[str]:
+        """Names of the segments, oldest first within a series."""
+        try:
+            return sorted(name for name in os.listdir(self.path) if name.endswith(SUFFIX))
+        except FileNotFoundError:
+            return []
+
+    def read(self, destination: str, segment: str, max_records: int, max_bytes: int) -> Taken | None:
+        """The next records of `segment`, at least one if there is one; None when there is nothing new.
+
+        Damage is set aside and passed. Where a segment is being written, an unfinished end is waited for.
+        """
+        start = self.position(destination, segment)
+        try:
+            data, complete = self._bytes(segment, start, max_bytes)
+        except FileNotFoundError:
+            return None
+        if not data or not self._is_readable(segment):
+            return None
+        taken = _limited(intact(data), max_records, max_bytes)
+        if not taken.frames:
+            taken = self._read_damaged(segment, start, max_records, max_bytes, complete)
+        return Taken(taken.frames, start + taken.end) if taken.end else None
+
+    def position(self, destination: str, segment: str) -> int:
+        """Bytes of `segment` that `destination` has passed."""
+        return self._positions(destination).get(segment, HEADER_SIZE)
+
+    def size(self, segment: str) -> int:
+        """Bytes of `segment` that may be read. Raises OSError."""
+        written = self._written_size(segment)
+        return os.stat(self.path / segment).st_size if written is None else written
+
+    def _bytes(self, segment: str, start: int, limit: int | None = None) -> tuple[bytes, bool]:
+        """What may be read from `start` on, and whether the segment is complete, asked in this order: it only grows."""
+        written = self._written_size(segment)
+        with open(self.path / segment, "rb", buffering=0) as file:
+            end = os.fstat(file.fileno()).st_size if written is None else written
+            length = max(0, end - start)
+            wanted = length if limit is None else min(length, limit + RECORD_OVERHEAD)
+            return os.pread(file.fileno(), wanted, start), written is None
+
+    def _read_damaged(self, segment: str, start: int, max_records: int, max_bytes: int, complete: bool) -> Taken:
+        """The slow way: the whole rest of the segment is there, so what is not a record now never will be one."""
+        rest, _ = self._bytes(segment, start)
+        frames: list[bytes] = []
+        end = size = 0
+        for item in scan(rest):
+            if isinstance(item, Record):
+                size += len(item.payload)
+                if frames and (len(frames) >= max_records or size > max_bytes):
+                    break
+                frames.append(item.payload)
+            elif item.kind == "torn_tail" and not complete:
+                break
+            else:
+                self._set_aside(segment, start, item, rest[item.offset : item.end])
+            end = item.end
+        return Taken(frames, end)
+
+    def _set_aside(self, segment: str, start: int, damage: Damage, data: bytes) -> None:
+        with self._mutex:
+            try:
+                kept = quarantine.set_aside(self.path, segment, start + damage.offset, data)
+            except OSError as error:
+                self._report("not_quarantined", segment, f"{len(data)} bytes of a {damage.kind} are passed: {error}")
+                return
+        if kept is not None:
+            self._report(damage.kind, segment, f"{len(data)} bytes at {start + damage.offset} set aside as {kept}")
+
+    def _is_readable(self, segment: str) -> bool:
+        with self._mutex:
+            if segment not in self._readable:
+                with open(self.path / segment, "rb", buffering=0) as file:
+                    header = file.read(HEADER_SIZE)
+                if len(header) < HEADER_SIZE:
+                    return True  # its writer died between creating and beginning it: nothing in it to misread
+                state = check_header(header)
+                self._readable[segment] = state != "other_version"
+                if state == "other_version":
+                    self._report("other_version", segment, "left untouched for the version that wrote it")
+                elif state == "damaged":
+                    self._report("damaged_header", segment, "its records are read all the same")
+            return self._readable[segment]
+
+    # -- advancing -----------------------------------------------------------------------------------------------
+
+    def advance(self, destination: str, ends: Mapping[str, int]) -> None:
+        """Remember that `destination` has everything before these positions, in memory and in its cursor file.
+
+        A cursor that cannot be written is reported; after a crash its records are read again.
+        """
+        existing = set(self.segments())
+        with self._mutex:
+            positions = {name: at for name, at in self._positions(destination).items() if name in existing}
+            positions.update(ends)
+            self._cursors[destination] = positions
+            self._replace(cursor.path_of(self.path, destination).name, cursor.encode(positions))
+
+    def _positions(self, destination: str) -> dict[str, int]:
+        with self._mutex:
+            if destination not in self._cursors:
+                self._cursors[destination] = self._loaded(destination)
+            return self._cursors[destination]
+
+    def _loaded(self, destination: str) -> dict[str, int]:
+        try:
+            return cursor.load(self.path, destination)
+        except (cursor.DamagedCursor, OSError) as error:
+            detail = f"reading starts over, repetitions are absorbed by event_id ({error!r})"
+            self._report("damaged_cursor", cursor.path_of(self.path, destination).name, detail)
+            return {}
+
+    # -- tidying -------------------------------------------------------------------------------------------------
+
+    def reap(self, known: frozenset[str], abandon_after: float = ABANDON_AFTER) -> None:
+        """Unlink the complete segments that nobody waits for any more.
+
+        A segment waits for every destination listed here. One that is listed but not `known` in this process (its DSN
+        was taken away; another kind of process has it) is waited for too, until the segment has not been written for
+        `abandon_after` seconds: a sibling or the next deployment may still deliver it. Then it goes, and is reported.
+        """
+        with self._mutex:
+            for segment in self.segments():
+                try:
+                    self._reap(segment, known, abandon_after)
+                except OSError:
+                    continue  # gone, or not ours to remove: the next round looks again
+
+    def _reap(self, segment: str, known: frozenset[str], abandon_after: float) -> None:
+        if self._written_size(segment) is not None or not self._is_readable(segment):
+            return
+        laggards = self._laggards(segment)
+        if laggards & known or not self._destinations:
+            return
+        if laggards and time.time() - os.stat(self.path / segment).st_mtime < abandon_after:
+            return
+        if laggards:
+            self._report("abandoned", segment, f"unlinked; not delivered to {', '.join(sorted(laggards))}")
+        os.unlink(self.path / segment)
+        self._readable.pop(segment, None)
+
+    def _laggards(self, segment: str) -> frozenset[str]:
+        size = self.size(segment)
+        return frozenset(name for name in self._destinations if self.position(name, segment) < size)
+
+    def has_work_for(self, known: frozenset[str]) -> bool:
+        """True while a destination of this process has something to read here."""
+        try:
+            return any(self._laggards(name) & known for name in self.segments() if self._is_readable(name))
+        except OSError:
+            return True
+
+    def remove_if_empty(self) -> bool:
+        """Remove the directory and let its lock go, when nothing is left but the owner's own small files."""
+        with self._mutex:
+            names = os.listdir(self.path) if self.path.exists() else []
+            if not all(_is_small_file(name) for name in names):
+                return False
+            # The lock last: whoever finds the directory meanwhile must still find it locked.
+            for name in sorted(names, key=lambda name: name == lock.NAME):
+                (self.path / name).unlink(missing_ok=True)
+            try:
+                self.path.rmdir()
+            except OSError:
+                pass  # somebody put a file there meanwhile; the next adopter looks again
+            self.let_go()
+            return True
+
+    # -- small change --------------------------------------------------------------------------------------------
+
+    def _replace(self, name: str, data: bytes) -> None:
+        try:
+            cursor.replace(self.path / name, data)
+        except OSError as error:
+            self._report("cursor_not_written", name, f"kept in memory only: {error.strerror}")
+
+    def _report(self, kind: ProblemKind, name: str, detail: str) -> None:
+        self._on_problem(Problem(kind, self.path / name, detail))
+
+
+def _is_small_file(name: str) -> bool:
+    return name in (lock.NAME, DESTINATIONS, f"{DESTINATIONS}.tmp") or name.startswith(cursor.PREFIX)
+
+
+def _limited(records: Iterable[Record], max_records: int, max_bytes: int) -> Taken:
+    frames: list[bytes] = []
+    end = size = 0
+    for record in records:
+        size += len(record.payload)
+        if frames and (len(frames) >= max_records or size > max_bytes):
+            break
+        frames.append(record.payload)
+        end = record.end
+    return Taken(frames, end)

@@ -1,0 +1,149 @@
+"""The format of a segment file: bytes in, bytes out, no I/O.
+
+A segment is a header and any number of records, all little-endian::
+
+    header   magic 8 bytes · version u32 · crc32 u32 of the twelve bytes before it
+    record   length u32 · appended at u64 (Unix nanoseconds) · crc32 u32 · payload
+
+The record's checksum covers length, time and payload, so a flipped bit anywhere costs that record and no other. A length
+is never 0 (a tail of zeros, as a power cut leaves it, is not a row of empty records) and always below 2**24.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final, Literal
+from zlib import crc32
+
+MAGIC: Final = b"COTSPOOL"
+VERSION: Final = 1
+MAX_PAYLOAD: Final = 2**24 - 1
+"""Largest payload in bytes. The top byte of every length is 0, which is what makes looking for the next record cheap."""
+
+_HEADER: Final = struct.Struct("<8sI")
+_PREFIX: Final = struct.Struct("<IQ")
+_CRC: Final = struct.Struct("<I")
+_RECORD: Final = struct.Struct("<IQI")
+HEADER_SIZE: Final = _HEADER.size + _CRC.size
+RECORD_OVERHEAD: Final = _RECORD.size
+_RESYNC_BUDGET: Final = 256 * 2**20
+"""Bytes that one search for the next record may checksum; crafted content cannot make it run for minutes."""
+
+HeaderState = Literal["readable", "other_version", "damaged"]
+DamageKind = Literal["corrupt_record", "torn_tail"]
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One intact record: where it starts, where the next one starts, when it was appended (Unix ns), its payload."""
+
+    offset: int
+    end: int
+    appended_at: int
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """A stretch of bytes that holds no intact record. ``torn_tail``: it runs to the end and may be an unfinished write."""
+
+    offset: int
+    end: int
+    kind: DamageKind
+
+
+def encode_header(version: int = VERSION) -> bytes:
+    """The first `HEADER_SIZE` bytes of a segment."""
+    start = _HEADER.pack(MAGIC, version)
+    return start + _CRC.pack(crc32(start))
+
+
+def check_header(data: bytes) -> HeaderState:
+    """Tell whether the segment that starts with `data` can be read by this version.
+
+    A damaged header is no reason to leave the records: each carries its own checksum.
+    """
+    if len(data) < HEADER_SIZE or crc32(data[: _HEADER.size]) != _CRC.unpack_from(data, _HEADER.size)[0]:
+        return "damaged"
+    magic, version = _HEADER.unpack_from(data)
+    return "readable" if magic == MAGIC and version == VERSION else "other_version"
+
+
+def encode_record(payload: bytes, appended_at: int) -> bytes:
+    """One record. `payload` holds 1 to `MAX_PAYLOAD` bytes; the caller checks."""
+    prefix = _PREFIX.pack(len(payload), appended_at)
+    return prefix + _CRC.pack(crc32(payload, crc32(prefix))) + payload
+
+
+def intact(data: bytes, offset: int = 0) -> Iterator[Record]:
+    """The records from `offset` on, up to the first that is not whole and sound."""
+    while record := record_at(data, offset):
+        yield record
+        offset = record.end
+
+
+def scan(data: bytes, offset: int = 0) -> Iterator[Record | Damage]:
+    """Everything from `offset` to the end of `data`: each byte is in exactly one record or damage."""
+    while offset < len(data):
+        item = record_at(data, offset) or _damage_at(data, offset)
+        yield item
+        offset = item.end
+
+
+def record_at(data: bytes, offset: int) -> Record | None:
+    """The record that starts at `offset`, or None when none that is whole and sound does."""
+    if offset + RECORD_OVERHEAD > len(data):
+        return None
+    length, appended_at, checksum = _RECORD.unpack_from(data, offset)
+    end = offset + RECORD_OVERHEAD + length
+    if not 0 < length <= MAX_PAYLOAD or end > len(data):
+        return None
+    payload = data[offset + RECORD_OVERHEAD : end]
+    if crc32(payload, crc32(data[offset : offset + _PREFIX.size])) != checksum:
+        return None
+    return Record(offset, end, appended_at, payload)
+
+
+def headers(data: bytes, offset: int = 0) -> Iterator[tuple[int, int]]:
+    """(length, appended at) of the records from `offset` on, checksums unread: for counting, not for delivery."""
+    while offset + RECORD_OVERHEAD <= len(data):
+        length, appended_at, _ = _RECORD.unpack_from(data, offset)
+        offset += RECORD_OVERHEAD + length
+        if not 0 < length <= MAX_PAYLOAD or offset > len(data):
+            return
+        yield length, appended_at
+
+
+def _damage_at(data: bytes, offset: int) -> Damage:
+    """The unreadable stretch at `offset`, up to the next sound record, which is looked for byte by byte.
+
+    The stated length is not followed: with one bit flipped it may lead exactly behind a later, innocent record.
+    """
+    following = _next_record(data, offset + 1)
+    if following is not None:
+        return Damage(offset, following, "corrupt_record")
+    whole = _stated_end(data, offset) == len(data)
+    return Damage(offset, len(data), "corrupt_record" if whole else "torn_tail")
+
+
+def _stated_end(data: bytes, offset: int) -> int | None:
+    if offset + RECORD_OVERHEAD > len(data):
+        return None
+    length: int = _RECORD.unpack_from(data, offset)[0]
+    end = offset + RECORD_OVERHEAD + length
+    return end if 0 < length <= MAX_PAYLOAD and end <= len(data) else None
+
+
+def _next_record(data: bytes, offset: int) -> int | None:
+    budget = _RESYNC_BUDGET
+    top = data.find(0, offset + 3)
+    while top >= 0 and budget > 0:
+        end = _stated_end(data, top - 3)
+        if end is not None:
+            budget -= end - top
+            if record_at(data, top - 3):
+                return top - 3
+        top = data.find(0, top + 1)
+    return None
