@@ -21,3 +21,15 @@ class UnknownEventError(InvalidEventError):
 
 class StorageError(CaseyosOtelError):
     """The database cannot take our rows as it is: wrong kind, foreign table, missing schema."""
+
+
+class Unavailable(CaseyosOtelError):
+    """A destination is away; try again, after `retry_after_s` seconds if it said so."""
+
+    def __init__(self, message: str, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class Rejected(CaseyosOtelError):
+    """A destination refuses records for what they are; trying again does not help."""

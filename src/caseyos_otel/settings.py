@@ -36,6 +36,11 @@ class Variable:
     secret: bool = False
 
     @property
+    def also_as_file(self) -> bool:
+        """Whether the value may stand in a file that `<name>_FILE` names: secrets and URLs (DESIGN section 6)."""
+        return self.secret or self.accepted.endswith("URL")
+
+    @property
     def shown_default(self) -> str:
         """The default as documentation shows it."""
         return "none" if self.default in (None, "", ()) else str(self.default)
@@ -104,16 +109,33 @@ def _plain(text: str) -> tuple[str, ...]:
     names = _names(text)
     if names == ("none",):
         return ()
-    if not set(names) <= {"database", "log", "otlp", "sentry"}:
+    if not names or not set(names) <= {"database", "log", "otlp", "sentry"}:
         raise ValueError(text)
     return names
 
 
+def _stream_or_path(text: str) -> str:
+    return text.lower() if text.lower() in ("stdout", "stderr") else text
+
+
+def _otel_boolean(text: str) -> bool:
+    # OpenTelemetry itself takes "true" alone; what it does not take as true must not be true here
+    if text.lower() not in ("true", "false"):
+        raise ValueError(text)
+    return text.lower() == "true"
+
+
+def _database(text: str) -> str:
+    if text.partition("://")[0].partition("+")[0].lower() not in ("sqlite", "postgres", "postgresql"):
+        raise ValueError(text)
+    return text
+
+
 def _integrations(text: str) -> Mapping[str, str]:
     pairs = [entry.partition("=") for entry in _names(text)]
-    if any(not host or not name for host, _, name in pairs):
+    if any(not host.strip() or not name.strip() for host, _, name in pairs):
         raise ValueError(text)
-    return MappingProxyType({**DEFAULT_INTEGRATIONS, **{host: name for host, _, name in pairs}})
+    return MappingProxyType({**DEFAULT_INTEGRATIONS, **{host.strip(): name.strip() for host, _, name in pairs}})
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -127,6 +149,7 @@ def _state_dir() -> Path:
 
 
 _ANY = "any text"
+# ruff: noqa: E501  # one line a variable, so that the table reads as one
 VARIABLES: tuple[Variable, ...] = (
     Variable(
         "CASEYOS_OTEL_EXPORTERS",
@@ -136,14 +159,14 @@ VARIABLES: tuple[Variable, ...] = (
         "a comma-separated list of log, outcomes, sentry; or none",
         "Our destinations. Unset: the caseyos_* names in OTEL_LOGS_EXPORTER if any, else log,outcomes, and sentry if SENTRY_DSN is set.",
     ),
-    Variable("CASEYOS_OTEL_LOG", "log", str, "stdout", "stdout, stderr or a path", "Where the structured log is written."),
+    Variable("CASEYOS_OTEL_LOG", "log", _stream_or_path, "stdout", "stdout, stderr or a path", "Where the structured log is written."),
     Variable("CASEYOS_OTEL_STATE_DIR", "state_dir", Path, None, "a directory", "Spool, default database, status files, generated key. Default: the per-user state directory."),
     Variable(
         "CASEYOS_OTEL_DATABASE_URL",
         "database_url",
-        str,
+        _database,
         None,
-        "a SQLite or PostgreSQL URL",
+        "a SQLite or PostgreSQL URL, like postgresql://user:password@host/name",
         "Where outcomes and events are stored. Default: caseyos.db in the state directory.",
         secret=True,
     ),
@@ -170,8 +193,10 @@ VARIABLES: tuple[Variable, ...] = (
     Variable("SENTRY_DSN", "sentry_dsn", str, None, "a Sentry DSN", "Turns the Sentry destination on.", secret=True),
     Variable("SENTRY_ENVIRONMENT", "sentry_environment", str, None, _ANY, "Environment of this deployment."),
     Variable("SENTRY_RELEASE", "sentry_release", str, None, _ANY, "Release of this deployment."),
-    Variable("OTEL_SDK_DISABLED", "otel_sdk_disabled", _flag, False, "true or false", "Stops spans, OTLP and metrics; not the log, outcomes and issues."),
+    Variable("OTEL_SDK_DISABLED", "otel_sdk_disabled", _otel_boolean, False, "true or false", "Stops spans, OTLP and metrics; not the log, outcomes and issues."),
     Variable("OTEL_LOGS_EXPORTER", "otel_logs_exporter", _names, (), "exporter names", "OpenTelemetry's own; governs OTLP alone unless it names a caseyos_* exporter."),
+    Variable("OTEL_TRACES_EXPORTER", "otel_traces_exporter", _names, (), "exporter names", "OpenTelemetry's own. Unset: OTLP over HTTP where an endpoint is set."),
+    Variable("OTEL_METRICS_EXPORTER", "otel_metrics_exporter", _names, (), "exporter names", "OpenTelemetry's own. Unset: OTLP over HTTP where an endpoint is set."),
     Variable("OTEL_TRACES_SAMPLER", "otel_traces_sampler", str, None, "a sampler's name", "A head sampler; stands before the 100 % for failures."),
     Variable("OTEL_PYTHON_DISTRO", "otel_python_distro", str, None, "a distro's name", "Which distro opentelemetry-instrument takes."),
     Variable("OTEL_CONFIG_FILE", "otel_config_file", str, None, "a path", "OpenTelemetry's declarative configuration."),
@@ -179,8 +204,8 @@ VARIABLES: tuple[Variable, ...] = (
     Variable("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "otlp_logs_endpoint", str, None, "a URL", "Turns OTLP on for logs (events)."),
     Variable("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "otlp_traces_endpoint", str, None, "a URL", "Turns OTLP on for traces."),
     Variable("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "otlp_metrics_endpoint", str, None, "a URL", "Turns OTLP on for metrics."),
-    Variable("OTEL_EXPORTER_OTLP_PROTOCOL", "otlp_protocol", str, "http/protobuf", "http/protobuf, grpc", "Protocol of OTLP."),
-    Variable("OTEL_EXPORTER_OTLP_LOGS_PROTOCOL", "otlp_logs_protocol", str, None, "http/protobuf, grpc", "Protocol of OTLP for logs."),
+    Variable("OTEL_EXPORTER_OTLP_PROTOCOL", "otlp_protocol", _choice("http/protobuf", "grpc"), "http/protobuf", "http/protobuf, grpc", "Protocol of OTLP."),
+    Variable("OTEL_EXPORTER_OTLP_LOGS_PROTOCOL", "otlp_logs_protocol", _choice("http/protobuf", "grpc"), None, "http/protobuf, grpc", "Protocol of OTLP for logs."),
 )  # fmt: skip
 VARIABLE_BY_ATTRIBUTE: Mapping[str, Variable] = MappingProxyType({v.attribute: v for v in VARIABLES})
 
@@ -189,14 +214,15 @@ VARIABLE_BY_ATTRIBUTE: Mapping[str, Variable] = MappingProxyType({v.attribute: v
 class Settings:
     """What is in force in this process. Made by `load`; nothing changes it afterwards.
 
-    `sources` tells where each value came from (`default`, `environment`, `file`, `configure()`), `problems` what was
-    refused, one sentence each, with the variable's name and what it accepts.
+    `sources` tells where each value came from that is not a default (`environment`, `file`, `configure()`), by name of
+    the variable; `problems` what was refused, one sentence each, with the variable's name and what it accepts.
+    Secrets are in neither, nor in the repr.
     """
 
     exporters: tuple[str, ...] | None = None
     log: str = "stdout"
     state_dir: Path = field(default_factory=_state_dir)
-    database_url: str | None = None
+    database_url: str | None = field(default=None, repr=False)
     event_store: str = "all"
     spool_dir: Path | None = None
     spool_sync: str = "interval"
@@ -212,16 +238,18 @@ class Settings:
     emit: str = "deferred"
     flush_interval_ms: int = 100
     strict: bool = False
-    integrations: Mapping[str, str] = DEFAULT_INTEGRATIONS
-    pii_key: str | None = None
+    integrations: Mapping[str, str] = field(default_factory=lambda: DEFAULT_INTEGRATIONS)
+    pii_key: str | None = field(default=None, repr=False)
     pii_plain: tuple[str, ...] = ("database",)
     propagate: bool = False
     disabled: bool = False
-    sentry_dsn: str | None = None
+    sentry_dsn: str | None = field(default=None, repr=False)
     sentry_environment: str | None = None
     sentry_release: str | None = None
     otel_sdk_disabled: bool = False
     otel_logs_exporter: tuple[str, ...] = ()
+    otel_traces_exporter: tuple[str, ...] = ()
+    otel_metrics_exporter: tuple[str, ...] = ()
     otel_traces_sampler: str | None = None
     otel_python_distro: str | None = None
     otel_config_file: str | None = None
@@ -231,7 +259,7 @@ class Settings:
     otlp_metrics_endpoint: str | None = None
     otlp_protocol: str = "http/protobuf"
     otlp_logs_protocol: str | None = None
-    sources: Mapping[str, str] = MappingProxyType({})
+    sources: Mapping[str, str] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
     platform: str | None = None
 
@@ -250,6 +278,21 @@ class Settings:
         """Where events leave by OTLP, or None."""
         return self.otlp_logs_endpoint or self.otlp_endpoint
 
+    @property
+    def logs_protocol(self) -> str:
+        """Protocol by which events leave."""
+        return self.otlp_logs_protocol or self.otlp_protocol
+
+    def wants_otlp_by_default(self, signal: str) -> bool:
+        """Whether `trace`, `metric` or `log` leaves by OTLP although no variable names an exporter for it."""
+        named = {
+            "trace": (self.otel_traces_exporter, self.otlp_traces_endpoint),
+            "metric": (self.otel_metrics_exporter, self.otlp_metrics_endpoint),
+            "log": (self.otel_logs_exporter, self.otlp_logs_endpoint),
+        }
+        exporter, endpoint = named[signal]
+        return not exporter and bool(endpoint or self.otlp_endpoint)
+
     def destinations(self) -> tuple[Destination, ...]:
         """Which destinations are on and what decided it (DESIGN section 6)."""
         return (*(self._ours(name) for name in EXPORTERS), self._otlp())
@@ -259,6 +302,8 @@ class Settings:
         return any(destination.on for destination in self.destinations() if destination.name == name)
 
     def _ours(self, name: str) -> Destination:
+        if self.disabled:
+            return Destination(name, False, "CASEYOS_OTEL_DISABLED")
         if self.exporters is not None:
             on, why = name in self.exporters, "CASEYOS_OTEL_EXPORTERS"
         elif named := [n for n in self.otel_logs_exporter if n.startswith("caseyos_")]:
@@ -272,6 +317,8 @@ class Settings:
         return Destination(name, on, why)
 
     def _otlp(self) -> Destination:
+        if self.disabled:
+            return Destination("otlp", False, "CASEYOS_OTEL_DISABLED")
         if self.otel_sdk_disabled:
             return Destination("otlp", False, "OTEL_SDK_DISABLED")
         if "none" in self.otel_logs_exporter:
@@ -286,7 +333,8 @@ class Settings:
 def load(environ: Mapping[str, str] | None = None, /, **overrides: object) -> Settings:
     """Read the environment (and `NAME_FILE` for secrets and URLs); `overrides` are `configure()`'s arguments and win.
 
-    Never raises for a bad value: the default is taken and the sentence is in `problems`.
+    Never raises for a bad value: it is ignored (an override's leaves what the environment says, a variable's leaves the
+    default) and the sentence is in `problems`.
 
     Raises:
         TypeError: an override is not the name of a setting.
@@ -302,15 +350,13 @@ def load(environ: Mapping[str, str] | None = None, /, **overrides: object) -> Se
         if text is not None:
             _take(variable, text, origin, values, sources, problems)
     for attribute, value in overrides.items():
-        values[attribute] = _override(VARIABLE_BY_ATTRIBUTE[attribute], value)
-        sources[VARIABLE_BY_ATTRIBUTE[attribute].name] = "configure()"
-    settings = Settings(
+        _override(VARIABLE_BY_ATTRIBUTE[attribute], value, values, sources, problems)
+    return Settings(
         sources=MappingProxyType(sources),
         platform=_platform(source),
         problems=tuple(problems),
         **values,  # type: ignore[arg-type]  # the table and the dataclass agree: tests/unit/test_settings.py
     )
-    return settings
 
 
 def _take(
@@ -320,25 +366,60 @@ def _take(
         values[variable.attribute] = variable.parse(text)
         sources[variable.name] = origin
     except ValueError:
-        shown = "its value" if variable.secret else repr(text)
-        problems.append(
-            f"{variable.name}: {shown} is not accepted; it takes {variable.accepted}."
-            f" Going on with the default ({variable.shown_default})."
-        )
+        problems.append(_refusal(variable, variable.name, text))
 
 
-def _override(variable: Variable, value: object) -> object:
-    return variable.parse(value) if isinstance(value, str) else value
+def _override(
+    variable: Variable, value: object, values: dict[str, object], sources: dict[str, str], problems: list[str]
+) -> None:
+    try:
+        plain = value is None or value == variable.default
+        values[variable.attribute] = variable.default if plain else variable.parse(_as_text(value))
+    except Exception:
+        # not accepted, or a value whose own methods raise: what the environment says stays in force
+        problems.append(_refusal(variable, f"configure({variable.attribute}=…)", value))
+        return
+    if variable.attribute == "state_dir" and value is None:
+        del values["state_dir"]  # its default is found out, not written in the table
+    sources[variable.name] = "configure()"
+
+
+def _as_text(value: object) -> str:
+    if isinstance(value, Mapping):
+        return ",".join(f"{key}={item}" for key, item in value.items())
+    if isinstance(value, list | tuple | set | frozenset):
+        return ",".join(str(item) for item in value) or "none"
+    if isinstance(value, str | Path | int | float):
+        return str(value).strip()
+    raise ValueError("neither text, path, number nor a collection")
+
+
+def _refusal(variable: Variable, where: str, value: object) -> str:
+    shown = "its value" if variable.secret else _shown(value)
+    return (
+        f"{where}: {shown} is not accepted; {variable.name} takes {variable.accepted}."
+        f" Going on without it (default: {variable.shown_default})."
+    )
+
+
+def _shown(value: object) -> str:
+    try:
+        return repr(value)[:200]
+    except Exception:
+        return f"a {type(value).__name__}"
 
 
 def _text(variable: Variable, source: Mapping[str, str], problems: list[str]) -> tuple[str | None, str]:
     if text := source.get(variable.name, "").strip():
         return text, "environment"
-    if path := source.get(f"{variable.name}_FILE", "").strip():
+    if variable.also_as_file and (path := source.get(f"{variable.name}_FILE", "").strip()):
         try:
-            return Path(path).read_text("utf-8").strip(), "file"
-        except (OSError, UnicodeDecodeError) as error:
-            problems.append(f"{variable.name}_FILE: {path!r} cannot be read ({error}). Going on with the default.")
+            if text := Path(path).read_text("utf-8").strip():
+                return text, "file"
+            problems.append(f"{variable.name}_FILE: {path!r} is empty. Going on without it.")
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+            problems.append(f"{variable.name}_FILE: {path!r} cannot be read ({reason}). Going on without it.")
     return None, "default"
 
 

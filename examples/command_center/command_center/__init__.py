@@ -1,1 +1,1 @@
-"""A small CaseyOS-like service: signals become scored recommendations, recommendations become actions, actions have outcomes."""
+"""A small CaseyOS-like service: signals become recommendations, those become actions, and actions have outcomes."""

@@ -13,7 +13,7 @@ from . import telemetry
 State = Literal["closed", "open", "half_open"]
 
 
-class CircuitOpen(Exception):
+class CircuitOpenError(Exception):
     """The call was refused without being made, because the service behind it was failing a moment ago."""
 
     def __init__(self, service: str, retry_after_seconds: float) -> None:
@@ -45,7 +45,7 @@ class CircuitBreaker:
 
     @contextmanager
     def attempt(self) -> Iterator[None]:
-        """Guard one call; raise `CircuitOpen` instead of letting it through while the breaker is open."""
+        """Guard one call; raise `CircuitOpenError` instead of letting it through while the breaker is open."""
         trial = self._admit()
         opening = self.openings
         try:
@@ -62,7 +62,7 @@ class CircuitBreaker:
     def _admit(self) -> bool:
         state = self.state
         if state == "open" or self._trying:
-            raise CircuitOpen(self.service, self._remaining())
+            raise CircuitOpenError(self.service, self._remaining())
         self._trying = state == "half_open"
         return self._trying
 
@@ -74,7 +74,9 @@ class CircuitBreaker:
         if self._opened_at is not None or self.failure_count >= self.threshold:
             self._opened_at = self.clock()
             self.openings += 1
-            telemetry.circuit_breaker_opened(self.service, self.failure_count, self.threshold)
+            telemetry.circuit_breaker_opened(
+                service=self.service, failure_count=self.failure_count, threshold=self.threshold
+            )
 
     def _succeeded(self, opening: int) -> None:
         if opening == self.openings:

@@ -66,7 +66,7 @@ class Integration:
         self._http = httpx.AsyncClient(base_url=base_url, timeout=settings.http_timeout_seconds, trust_env=False)
 
     async def call(self, method: str, endpoint: str, json: Any = None, **ids: str) -> Answer:
-        """Make the call once; raise `IntegrationError`, or `CircuitOpen` where it was not made."""
+        """Make the call once; raise `IntegrationError`, or `CircuitOpenError` where it was not made."""
         with self.breaker.attempt():
             return await self._send(method, endpoint, ids, json)
 

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, cast
 
-from sqlalchemy import select, update
-from sqlalchemy.engine import CursorResult
+from sqlalchemy import CursorResult, select, update
 
 from . import telemetry
 from .database import Sessions
 from .models import QueueItem, Recommendation, now
 
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
 
-class NotFound(LookupError):
+
+class NotFoundError(LookupError):
     """There is no such thing."""
 
 
-class Conflict(ValueError):
+class ConflictError(ValueError):
     """It is no longer, or not yet, in a state in which this can be done."""
 
 
@@ -56,7 +58,6 @@ class Decision:
     action_type: str
     user_id: str
     time_to_decision_seconds: float
-    dismiss_reason: str | None = None
 
 
 @telemetry.recommendation_viewed
@@ -91,43 +92,30 @@ def _move(queue_item_id: str, recommendation: Recommendation) -> Move:
 
 
 def accept(sessions: Sessions, queue_item_id: str, user_id: str) -> Decision:
-    """Accept a pending move; raise `NotFound` or `Conflict`."""
-    return accepted(_decide(sessions, queue_item_id, user_id, "accepted", None))
+    """Accept a pending move; raise `NotFoundError` or `ConflictError`."""
+    decision = _decide(sessions, queue_item_id, user_id, "accepted", None)
+    telemetry.recommendation_accepted(**asdict(decision))
+    return decision
 
 
 def dismiss(sessions: Sessions, queue_item_id: str, user_id: str, dismiss_reason: str | None) -> Decision:
-    """Dismiss a pending move, with or without a reason; raise `NotFound` or `Conflict`."""
-    return dismissed(_decide(sessions, queue_item_id, user_id, "dismissed", dismiss_reason))
-
-
-@telemetry.recommendation_accepted
-def accepted(decision: Decision) -> Decision:
-    """A move was accepted."""
+    """Dismiss a pending move, with or without a reason; raise `NotFoundError` or `ConflictError`."""
+    decision = _decide(sessions, queue_item_id, user_id, "dismissed", dismiss_reason)
+    fields = asdict(decision)
+    del fields["time_to_decision_seconds"]
+    telemetry.recommendation_dismissed(**fields, dismiss_reason=dismiss_reason)
     return decision
 
 
-@telemetry.recommendation_dismissed
-def dismissed(decision: Decision) -> Decision:
-    """A move was dismissed."""
-    return decision
-
-
-def _decide(
-    sessions: Sessions, queue_item_id: str, user_id: str, status: str, dismiss_reason: str | None
-) -> Decision:
+def _decide(sessions: Sessions, queue_item_id: str, user_id: str, status: str, dismiss_reason: str | None) -> Decision:
     decided_at = now()
     with sessions.begin() as session:
         item = session.get(QueueItem, queue_item_id)
         if item is None:
-            raise NotFound(f"no queue item {queue_item_id}")
-        change = (
-            update(QueueItem)
-            .where(QueueItem.queue_item_id == queue_item_id, QueueItem.status == "pending")
-            .values(status=status, decided_at=decided_at, user_id=user_id, dismiss_reason=dismiss_reason)
-        )
-        # One statement both asks and changes, so that of two people who click at once one is told so.
-        if not _changed(session.execute(change)):
-            raise Conflict(f"queue item {queue_item_id} is {item.status}, no longer pending")
+            raise NotFoundError(f"no queue item {queue_item_id}")
+        values = {"decided_at": decided_at, "user_id": user_id, "dismiss_reason": dismiss_reason}
+        if not claim(session, queue_item_id, "pending", status, **values):
+            raise ConflictError(f"queue item {queue_item_id} is {item.status}, no longer pending")
         recommendation = session.get_one(Recommendation, item.recommendation_id)
         return Decision(
             recommendation_id=item.recommendation_id,
@@ -135,6 +123,16 @@ def _decide(
             aps_score=item.aps_score,
             action_type=recommendation.action_type,
             user_id=user_id,
-            time_to_decision_seconds=_seconds(item.shown_at or item.created_at, decided_at),
-            dismiss_reason=dismiss_reason,
+            time_to_decision_seconds=(decided_at - (item.shown_at or item.created_at)).total_seconds(),
         )
+
+
+def claim(session: Session, queue_item_id: str, before: str, after: str, **values: object) -> bool:
+    """Move an item from one status to another, or return False. One statement both asks and changes, so that of two
+    people who click at once one is told so."""
+    change = (
+        update(QueueItem)
+        .where(QueueItem.queue_item_id == queue_item_id, QueueItem.status == before)
+        .values(status=after, **values)
+    )
+    return cast("CursorResult[Any]", session.execute(change)).rowcount == 1

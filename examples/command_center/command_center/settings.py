@@ -9,7 +9,7 @@ from dataclasses import dataclass
 STAND_INS_URL = "http://127.0.0.1:9100"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Settings:
     """Everything that an operator can choose. Durations are in seconds."""
 

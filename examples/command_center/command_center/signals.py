@@ -1,18 +1,21 @@
-"""Signals: something happened outside; it is stored, scored and, where it asks for an action, becomes a recommendation."""
+"""Signals: something happened outside; it is stored, scored and, where it asks for one, leads to a recommendation."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
 from sqlalchemy import update
-from sqlalchemy.orm import Session
 
 from . import telemetry
-from .breaker import CircuitOpen
+from .breaker import CircuitOpenError
 from .database import Sessions
 from .integrations import Contact, HubSpot, IntegrationError
 from .models import Deal, QueueItem, Recommendation, Signal, new_id, now
 from .scoring import Score, score_signal
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
 
 UNKNOWN_PIPELINE_VALUE = 10_000
 UNKNOWN_ICP_SCORE = 0.5
@@ -95,9 +98,7 @@ def recommend(sessions: Sessions, signal: ReceivedSignal, contact: Contact, scor
             )
         )
         session.flush()
-        session.add(
-            QueueItem(recommendation_id=recommendation.recommendation_id, aps_score=recommendation.aps_score)
-        )
+        session.add(QueueItem(recommendation_id=recommendation.recommendation_id, aps_score=recommendation.aps_score))
         _remember_deal(session, contact)
     return recommendation
 
@@ -105,7 +106,7 @@ def recommend(sessions: Sessions, signal: ReceivedSignal, contact: Contact, scor
 async def _contact(hubspot: HubSpot, email: str) -> Contact:
     try:
         return await hubspot.find_contact(email)
-    except (IntegrationError, CircuitOpen):
+    except (IntegrationError, CircuitOpenError):
         company = email.rpartition("@")[2].partition(".")[0].title()
         return Contact(company, UNKNOWN_ICP_SCORE, None, "", UNKNOWN_PIPELINE_VALUE)
 

@@ -1,4 +1,4 @@
-"""One field of an event: its type, requirement level, privacy class, unit, attribute name, and how a value becomes valid."""
+"""One field of an event: its type, level, privacy class, unit, attribute name, and how a value becomes valid."""
 
 from __future__ import annotations
 
@@ -43,16 +43,6 @@ class Privacy(StrEnum):
     USER = "user"
     FREE_TEXT = "free_text"
 
-
-EXACT: Final[Mapping[FieldType, frozenset[type]]] = {
-    FieldType.ID: frozenset({str}),
-    FieldType.STRING: frozenset({str}),
-    FieldType.INT: frozenset({int}),
-    FieldType.DOUBLE: frozenset({float, int}),
-    FieldType.BOOLEAN: frozenset({bool}),
-    FieldType.TIMESTAMP: frozenset(),
-}
-"""Types that need no conversion."""
 
 ACCEPTED: Final[Mapping[FieldType, str]] = {
     FieldType.ID: "a string, a UUID or a whole number",
@@ -107,19 +97,27 @@ class Field:
 def _string(value: Any) -> str | None:
     if isinstance(value, Enum):
         value = value.value
-    return str(value) if isinstance(value, str | UUID) else None
+    if isinstance(value, str):
+        return str.__str__(value)  # a plain str, whatever a subclass's own __str__ says
+    return str(value) if isinstance(value, UUID) else None
 
 
 def _id(value: Any) -> str | None:
     if isinstance(value, int) and not isinstance(value, bool):
-        return str(value) if value in INT64 else None
+        return str(_int64(value)) if _int64(value) is not None else None
     return _string(value)
 
 
 def _int(value: Any) -> int | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return int(value) if math.isfinite(value) and int(value) == value and int(value) in INT64 else None
+    return _int64(value) if math.isfinite(value) and int(value) == value else None
+
+
+def _int64(value: float) -> int | None:
+    # an exact int first: `in range` steps through the range one by one for anything else
+    whole = int(value)
+    return whole if whole in INT64 else None
 
 
 def _double(value: Any) -> float | int | None:
@@ -139,17 +137,17 @@ def _boolean(value: Any) -> bool | None:
 
 
 def parse_timestamp(value: Any) -> datetime | None:
-    """An aware datetime in UTC, or None for anything that is not one (naive ones included)."""
-    if isinstance(value, str):
-        try:
-            value = datetime.fromisoformat(value)
-        except ValueError:
-            return None
-    if not isinstance(value, datetime) or value.tzinfo is None or value.utcoffset() is None:
-        return None
+    """An aware datetime in UTC, or None for anything that is not one (naive ones included). Never raises."""
     try:
-        return value.astimezone(UTC)
-    except OverflowError:
+        if isinstance(value, str):
+            value = datetime.fromisoformat(value)
+        if not isinstance(value, datetime) or value.utcoffset() is None:
+            return None
+        moment = value.astimezone(UTC)
+        # a plain datetime, whatever the subclass: those of other libraries print in their own way
+        return datetime.combine(moment.date(), moment.time(), UTC)
+    except Exception:
+        # no such date, beyond year 9999 in UTC, or a time zone whose own code raises
         return None
 
 

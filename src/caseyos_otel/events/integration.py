@@ -1,4 +1,4 @@
-"""Integration events: call succeeded, call failed, circuit breaker opened (specification, *Integration Health Events*)."""
+"""Integration events: call succeeded, failed, circuit breaker opened (specification, *Integration Health Events*)."""
 
 from __future__ import annotations
 

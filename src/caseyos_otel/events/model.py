@@ -7,27 +7,27 @@ import difflib
 import typing
 from collections.abc import Mapping
 from datetime import datetime
+from functools import cached_property
 from types import NoneType, UnionType
-from typing import Any, ClassVar, Final, NamedTuple, dataclass_transform
+from typing import Any, ClassVar, Final, dataclass_transform
 
 from caseyos_otel.errors import InvalidEventError
-from caseyos_otel.events.field import EXACT, Field, FieldType, Level, Privacy
+from caseyos_otel.events.binding import Bind, Bound, Problem, compile_bind
+from caseyos_otel.events.field import Field, FieldType, Level, Privacy
+from caseyos_otel.events.naming import RESERVED, attribute_name, check_names
 
-NOUNS: Final = ("recommendation", "action", "draft", "deal", "deliverable", "signal", "queue_item")
-STANDARD_ATTRIBUTES: Final = {
-    "user_id": "user.id",
-    "error_type": "error.type",
-    "error_message": "error.message",
-    "method": "http.request.method",
-    "status_code": "http.response.status_code",
-    "endpoint": "url.path",
-    "aps_score": "caseyos.recommendation.aps_score",
-    "action_type": "caseyos.action.type",
-    "signal_type": "caseyos.signal.type",
-    "signal_source": "caseyos.signal.source",
-    "integration": "caseyos.integration.name",
-}
-"""Fields whose attribute is the same in every event: OpenTelemetry's where one means the same, else the noun's own."""
+__all__ = [
+    "Bind",
+    "Bound",
+    "Declaration",
+    "Event",
+    "Fields",
+    "Problem",
+    "failure_twin",
+    "group",
+    "optional",
+    "required",
+]
 
 _FIELD_TYPES: Final[Mapping[type, FieldType]] = {
     str: FieldType.STRING,
@@ -103,23 +103,8 @@ class Fields:
         dataclasses.dataclass(frozen=True, kw_only=True)(cls)
 
 
-class Problem(NamedTuple):
-    """A field that costs itself: its name, the value that was refused, and why."""
-
-    field: str
-    value: object
-    reason: str
-
-
-class Bound(NamedTuple):
-    """Fields after validation: every declared field with its value or None, and what was wrong with the others."""
-
-    values: dict[str, Any]
-    problems: tuple[Problem, ...]
-
-
 class Declaration:
-    """What is known of one event class. `bind` is the only way from fields to values."""
+    """What is known of one event class. `bind` (see `Bind`) is the only way from fields to values."""
 
     def __init__(
         self,
@@ -149,35 +134,14 @@ class Declaration:
         self.by_attribute: Mapping[str, Field] = {f.attribute: f for f in fields}
         self.required: tuple[str, ...] = tuple(f.name for f in fields if f.level is Level.REQUIRED)
         self.retryable = "retryable" in self.by_name
-        self._template: dict[str, Any] = dict.fromkeys(self.by_name)
-        self._exact = {f.name: (frozenset() if f.allowed else EXACT[f.type]) for f in fields}
 
     def __repr__(self) -> str:
         return f"<Declaration {self.name}>"
 
-    def bind(self, given: Mapping[str, Any], context: Mapping[str, Any] | None = None) -> Bound:
-        """Validate fields. Undeclared ones vanish; bad and missing required ones become None and are named.
-
-        `context` are `bind()`'s fields, which fill in what `given` leaves out.
-        """
-        values = self._template.copy()
-        problems: list[Problem] | None = None
-        exact = self._exact
-        if context:
-            given = {**context, **given}
-        for name, value in given.items():
-            types = exact.get(name)
-            if types is None:
-                if name in self.groups:
-                    problems = self._bind_group(name, value, values, problems)
-            elif type(value) in types and (type(value) is not float or value - value == 0.0):
-                values[name] = value
-            elif value is not None:
-                problems = self._bind_one(name, value, values, problems)
-        for name in self.required:
-            if values[name] is None and name not in given:
-                problems = [*(problems or ()), Problem(name, None, "it is required and missing")]
-        return Bound(values, () if problems is None else tuple(problems))
+    @cached_property
+    def bind(self) -> Bind:
+        """`bind(given, context=None) -> Bound`; made when first used, as most processes bind a few of the events."""
+        return compile_bind(self.name, self.fields, self.groups)
 
     def failed(self, values: Mapping[str, Any]) -> bool:
         """Whether these values say that something failed (DESIGN section 2, *Failure*)."""
@@ -188,8 +152,11 @@ class Declaration:
         return [name for name in given if name not in self.by_name and name not in self.groups and name != "timestamp"]
 
     def explain(self, problem: Problem) -> str:
-        """A sentence naming event, field, value, what is accepted and, for an unknown name, the nearest known one."""
-        shown = "" if problem.value is None else f" has {type(problem.value).__name__} {_shown(problem.value)}"
+        """A sentence naming event, field, value, what is accepted and, for an unknown name, the nearest known one.
+
+        It goes to logs and exceptions, so the value of a personal field is withheld.
+        """
+        shown = "" if problem.value is None else f" has {type(problem.value).__name__} {self._shown(problem)}"
         return f"{self.name}.{problem.field}{shown}: {problem.reason}"
 
     def unknown_field(self, name: str) -> Problem:
@@ -198,40 +165,20 @@ class Declaration:
         hint = f"; did you mean {near[0]!r}?" if near else f"; it has {', '.join(self.by_name)}"
         return Problem(name, None, f"{self.name} declares no such field{hint}")
 
-    def _bind_one(
-        self, name: str, value: Any, values: dict[str, Any], problems: list[Problem] | None
-    ) -> list[Problem] | None:
-        try:
-            values[name] = self.by_name[name].convert(value)
-        except Exception as error:
-            # a value whose own __str__ or __eq__ raises costs the field as well
-            reason = f"expected {error}" if type(error) is ValueError else f"expected {self.by_name[name].accepts}"
-            return [*(problems or ()), Problem(name, value, reason)]
-        return problems
-
-    def _bind_group(
-        self, name: str, value: Any, values: dict[str, Any], problems: list[Problem] | None
-    ) -> list[Problem] | None:
-        if value is None:
-            return problems
-        if isinstance(value, Fields):
-            value = vars(value)
-        if not isinstance(value, Mapping):
-            return [*(problems or ()), Problem(name, value, "expected an object")]
-        for key, inner in value.items():
-            path = f"{name}.{key}"
-            if path in self._exact and inner is not None:
-                problems = self._bind_one(path, inner, values, problems)
-        return problems
+    def _shown(self, problem: Problem) -> str:
+        inner = [f for f in self.fields if f.name == problem.field or f.name.startswith(f"{problem.field}.")]
+        if private := [f.privacy.value for f in inner if f.privacy is not Privacy.NONE]:
+            return f"(withheld: {private[0]})"
+        return _abbreviated(problem.value)
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(required, optional, group))
 class Event:
     """Base of every event class.
 
-    Class arguments: `name` (flat name), `otel` (OpenTelemetry name, `<prefix>.<what happened>`), `outcome` (stored for a
-    year in `outcome_events`), `failure` (always a failure), `failed_when` (the boolean field whose False is a failure),
-    `twin` (name of the event emitted when the decorated function raises; default `<name>_failed`).
+    Class arguments: `name` (flat name), `otel` (OpenTelemetry name, `<prefix>.<what happened>`), `outcome` (stored for
+    a year in `outcome_events`), `failure` (always a failure), `failed_when` (the boolean field whose False is a
+    failure), `twin` (name of the event emitted when the decorated function raises; default `<name>_failed`).
 
     Raises:
         InvalidEventError: at class creation, when the declaration itself is wrong.
@@ -250,9 +197,9 @@ class Event:
         twin: str | None = None,
     ) -> None:
         dataclasses.dataclass(frozen=True, kw_only=True)(cls)
-        if "." not in otel:
-            raise InvalidEventError(f"{cls.__name__}: otel={otel!r} needs a namespace, like caseyos.outcome.{name}")
+        check_names(cls, name, otel)
         fields, groups = _fields_of(cls, otel.rpartition(".")[0])
+        _check_fields(cls, fields, failed_when)
         cls.declaration = Declaration(
             name=name,
             otel_name=otel,
@@ -269,9 +216,7 @@ class Event:
 def failure_twin(declaration: Declaration) -> Declaration:
     """`<event>_failed`: the event's ids, error_type, error_message, duration_ms (DESIGN section 2)."""
     prefix = declaration.otel_name.rpartition(".")[0]
-    ids = tuple(
-        dataclasses.replace(f, level=Level.RECOMMENDED) for f in declaration.fields if f.name.endswith("_id")
-    )
+    ids = tuple(dataclasses.replace(f, level=Level.RECOMMENDED) for f in declaration.fields if f.name.endswith("_id"))
     own = {f.name for f in ids}
     extra = tuple(f for f in _twin_fields(prefix) if f.name not in own)
     return Declaration(
@@ -285,18 +230,52 @@ def failure_twin(declaration: Declaration) -> Declaration:
 
 
 def _twin_fields(prefix: str) -> tuple[Field, ...]:
+    recommended, open_text = Level.RECOMMENDED, Privacy.FREE_TEXT
     return (
-        Field("error_type", FieldType.STRING, Level.RECOMMENDED, Privacy.NONE, "error.type", doc="Class of the exception.", dimension=True),
-        Field("error_message", FieldType.STRING, Level.RECOMMENDED, Privacy.FREE_TEXT, "error.message", doc="Its message."),
-        Field("duration_ms", FieldType.DOUBLE, Level.RECOMMENDED, Privacy.NONE, f"{prefix}.duration_ms", unit="ms", doc="Time until it was raised."),
-    )  # fmt: skip
+        Field(
+            "error_type",
+            FieldType.STRING,
+            recommended,
+            Privacy.NONE,
+            "error.type",
+            doc="Class of the exception.",
+            dimension=True,
+        ),
+        Field("error_message", FieldType.STRING, recommended, open_text, "error.message", doc="Its message."),
+        Field(
+            "duration_ms",
+            FieldType.DOUBLE,
+            recommended,
+            Privacy.NONE,
+            f"{prefix}.duration_ms",
+            unit="ms",
+            doc="Time until it was raised.",
+        ),
+    )
+
+
+def _check_fields(cls: type, fields: tuple[Field, ...], failed_when: str) -> None:
+    attributes: dict[str, str] = {}
+    for field in fields:
+        if field.name in RESERVED:
+            raise InvalidEventError(f"{cls.__name__}.{field.name}: every event has this already; name it differently")
+        if (other := attributes.setdefault(field.attribute, field.name)) != field.name:
+            raise InvalidEventError(
+                f"{cls.__name__}: {other} and {field.name} share the attribute {field.attribute};"
+                " give one of them attribute=…"
+            )
+    if failed_when and not any(f.name == failed_when and f.type is FieldType.BOOLEAN for f in fields):
+        raise InvalidEventError(f"{cls.__name__}: failed_when={failed_when!r} is not a bool field of it")
 
 
 def _fields_of(cls: type, prefix: str) -> tuple[tuple[Field, ...], frozenset[str]]:
-    hints = typing.get_type_hints(cls)
+    try:
+        hints = typing.get_type_hints(cls)
+    except NameError as error:
+        raise InvalidEventError(f"{cls.__name__}: {error}, so its types are not known") from error
     fields: list[Field] = []
     groups: set[str] = set()
-    for spec in dataclasses.fields(cls):  # type: ignore[arg-type]  # made a dataclass just before
+    for spec in dataclasses.fields(cls):
         facts = spec.metadata.get(_META)
         if facts is None:
             raise InvalidEventError(f"{cls.__name__}.{spec.name}: declare it with required(), optional() or group()")
@@ -321,26 +300,14 @@ def _field(cls: type, name: str, hint: Any, facts: Mapping[str, Any], prefix: st
 
 def _bare(hint: Any) -> Any:
     if isinstance(hint, UnionType) or typing.get_origin(hint) is typing.Union:
-        return next((part for part in typing.get_args(hint) if part is not NoneType), None)
+        parts = [part for part in typing.get_args(hint) if part is not NoneType]
+        return parts[0] if len(parts) == 1 else None
     return hint
 
 
-def attribute_name(field: str, prefix: str) -> str:
-    """The OpenTelemetry attribute of a field: the standard one, the noun's id, or `<prefix>.<field>`."""
-    if field in STANDARD_ATTRIBUTES:
-        return STANDARD_ATTRIBUTES[field]
-    noun = field.removesuffix("_id")
-    if noun != field and noun in NOUNS:
-        return f"caseyos.{noun}.id"
-    own = prefix.rpartition(".")[2]
-    return f"{prefix}.{field.removeprefix(own + '_') or field}"
-
-
-def _shown(value: object) -> str:
+def _abbreviated(value: object) -> str:
     try:
         text = repr(value)
+        return text if len(text) <= 80 else text[:77] + "..."
     except Exception:
-        return "that cannot be shown"
-    return text if len(text) <= 80 else text[:77] + "..."
-
-
+        return "(it cannot be shown)"

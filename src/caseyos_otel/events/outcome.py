@@ -1,4 +1,4 @@
-"""Outcome events: reply received, meeting booked, deal advanced, deliverable shipped (specification, *Outcome Events*)."""
+"""Outcome events: reply, meeting, deal advanced, deliverable shipped (specification, *Outcome Events*)."""
 
 from __future__ import annotations
 
@@ -10,9 +10,7 @@ from caseyos_otel.events.model import Event, optional, required
 SENTIMENTS = ("positive", "neutral", "negative")
 
 
-class OutcomeReplyReceived(
-    Event, name="outcome_reply_received", otel="caseyos.outcome.reply_received", outcome=True
-):
+class OutcomeReplyReceived(Event, name="outcome_reply_received", otel="caseyos.outcome.reply_received", outcome=True):
     """E-mail reply detected for a sent draft."""
 
     draft_id: str | None = optional(doc="The draft that was answered.")
@@ -23,9 +21,7 @@ class OutcomeReplyReceived(
     reply_sentiment: str | None = optional(allowed=SENTIMENTS, doc="Tone of the reply.", dimension=True)
 
 
-class OutcomeMeetingBooked(
-    Event, name="outcome_meeting_booked", otel="caseyos.outcome.meeting_booked", outcome=True
-):
+class OutcomeMeetingBooked(Event, name="outcome_meeting_booked", otel="caseyos.outcome.meeting_booked", outcome=True):
     """Meeting scheduled, seen in the calendar or the CRM."""
 
     draft_id: str | None = optional(doc="The draft that led to it.")

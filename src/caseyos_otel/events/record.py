@@ -34,7 +34,8 @@ class EventRecord(LogRecord):
     `values` holds every declared field in plain, None where missing; who reads a record for a destination goes through
     disclosure. `attributes` are the OpenTelemetry attributes, already disclosed, made when first read. `timestamp` and
     `observed_timestamp` are nanoseconds since 1970. `resource` is set on records that were decoded; `exception` texts
-    are in `exception_attributes` (the object itself stays None, so that the SDK does not expand it again).
+    are in `exception_attributes` (the object itself stays None, so that the SDK does not expand it again). `spooled` says
+    that the spool feeds its destinations, so that memory must not.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class EventRecord(LogRecord):
         self.delivery = delivery or default_delivery(self.outcome, self.failure)
         self.exception_attributes = exception_attributes or {}
         self.resource = resource
+        self.spooled = False
         self.timestamp = timestamp
         self.observed_timestamp = observed_timestamp
         self.context = context  # type: ignore[assignment]  # decoded records have none
@@ -76,6 +78,7 @@ class EventRecord(LogRecord):
         self.event_name = declaration.otel_name
         self.exception = None
         self.disclose: Callable[[EventRecord], Mapping[str, Any]] = withhold
+        self.disclose_exception: Callable[[EventRecord], Mapping[str, str]] = withhold_exception
         self._attributes: Any = None
 
     @property
@@ -87,7 +90,7 @@ class EventRecord(LogRecord):
     def attributes(self) -> Any:
         """OpenTelemetry attributes, disclosed as `disclose` says; foreign processors and exporters read these."""
         if self._attributes is None:
-            self._attributes = otel_attributes(self, self.disclose(self))
+            self._attributes = otel_attributes(self, self.disclose(self), self.disclose_exception(self))
         return self._attributes
 
     @attributes.setter
@@ -103,7 +106,9 @@ def default_delivery(outcome: bool, failure: bool) -> Delivery:
     return Delivery.DURABLE if outcome or failure else Delivery.BEST_EFFORT
 
 
-def otel_attributes(record: EventRecord, values: Mapping[str, Any]) -> dict[str, Any]:
+def otel_attributes(
+    record: EventRecord, values: Mapping[str, Any], exception: Mapping[str, str]
+) -> dict[str, Any]:
     """`values` under their OpenTelemetry names, with the event's id and what else belongs to it; null ones are left out."""
     attributes: dict[str, Any] = {EVENT_ID: record.event_id}
     for field in record.declaration.fields:
@@ -114,7 +119,7 @@ def otel_attributes(record: EventRecord, values: Mapping[str, Any]) -> dict[str,
         attributes[INVALID_FIELDS] = list(record.invalid_fields)
     if record.delivery is not default_delivery(record.outcome, record.failure):
         attributes[DELIVERY] = record.delivery.value
-    attributes.update(record.exception_attributes)
+    attributes.update(exception)
     return attributes
 
 
@@ -126,3 +131,8 @@ def rfc3339(moment: Any) -> str:
 def withhold(record: EventRecord) -> Mapping[str, Any]:
     """What a record discloses until the redact step has decided: nothing but fields without a privacy class."""
     return {f.name: record.values[f.name] if f.privacy == "none" else None for f in record.declaration.fields}
+
+
+def withhold_exception(record: EventRecord) -> Mapping[str, str]:
+    """Of an exception, nothing but its type."""
+    return {key: text for key, text in record.exception_attributes.items() if key == "exception.type"}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Iterator
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
+from threading import get_ident
 
 from caseyos_otel import diagnostics
 from caseyos_otel.errors import InvalidEventError, UnknownEventError
@@ -33,7 +34,7 @@ SPECIFIED: tuple[type[Event], ...] = (
 
 
 class Registry:
-    """Declarations by flat name and by OpenTelemetry name. Reads are lock-free; registering replaces nothing silently."""
+    """Declarations by flat name and OpenTelemetry name. Reads are lock-free; registering replaces nothing silently."""
 
     def __init__(self, classes: Iterable[type[Event]] = SPECIFIED) -> None:
         self._by_name: dict[str, Declaration] = {}
@@ -41,12 +42,13 @@ class Registry:
         for cls in classes:
             self.register(cls)
         self._loaded = False
+        self._loading: set[int] = set()
 
     def register(self, cls: type[Event]) -> Declaration:
         """Add an event class, and its failure twin unless that is declared by a class of its own.
 
         Raises:
-            InvalidEventError: another class already has its name.
+            InvalidEventError: another class already has its name or its OpenTelemetry name.
         """
         declaration = cls.declaration
         self._add(declaration)
@@ -66,7 +68,7 @@ class Registry:
         """
         if (declaration := self.get(name)) is not None:
             return declaration
-        near = difflib.get_close_matches(name, self._by_name, n=1)
+        near = difflib.get_close_matches(str(name), [*self._by_name, *self._by_otel_name], n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"declare it as a class in the entry point group {GROUP}"
         raise UnknownEventError(f"{name!r} is not a declared event; {hint}")
 
@@ -79,21 +81,34 @@ class Registry:
         return iter(list(self._by_name.values()))
 
     def load_entry_points(self) -> None:
-        """Add what packages declare in `caseyos_otel_events`: classes, or modules of classes. A broken one is reported."""
-        if self._loaded:
+        """Add what packages declare in `caseyos_otel_events`: classes, or modules of classes. Broken: reported."""
+        # No lock: loading imports foreign modules, whose import may itself emit an event or hold an import lock.
+        # Threads that meet here each load, which changes nothing the second time.
+        if self._loaded or get_ident() in self._loading:
             return
-        self._loaded = True
-        for entry_point in entry_points(group=GROUP):
-            try:
-                self._register_loaded(entry_point.load())
-            except Exception as error:
-                diagnostics.fault(f"entry point {entry_point.name!r} of {GROUP} cannot be used: {error}", error)
+        self._loading.add(get_ident())
+        try:
+            for entry_point in entry_points(group=GROUP):
+                self._load(entry_point)
+        except Exception as error:
+            diagnostics.fault(f"entry points of {GROUP} cannot be read: {error}", error)
+        finally:
+            self._loaded = True
+            self._loading.discard(get_ident())
 
-    def _register_loaded(self, loaded: object) -> None:
-        classes = [loaded] if isinstance(loaded, type) else list(vars(loaded).values())
+    def _load(self, entry_point: EntryPoint) -> None:
+        try:
+            classes = _event_classes(entry_point.load())
+        except (Exception, SystemExit) as error:
+            diagnostics.fault(f"entry point {entry_point.name!r} of {GROUP} cannot be used: {error}", error)
+            return
+        if not classes:
+            diagnostics.warn(f"entry point {entry_point.name!r} of {GROUP} ({entry_point.value}) has no Event class")
         for cls in classes:
-            if isinstance(cls, type) and issubclass(cls, Event) and cls is not Event:
+            try:
                 self.register(cls)
+            except InvalidEventError as error:
+                diagnostics.fault(f"entry point {entry_point.name!r} of {GROUP}: {cls.__name__}: {error}", error)
 
     def _late(self, name: str) -> Declaration | None:
         if self._loaded:
@@ -102,11 +117,22 @@ class Registry:
         return self._by_name.get(name) or self._by_otel_name.get(name)
 
     def _add(self, declaration: Declaration) -> None:
-        known = self._by_name.get(declaration.name)
-        if known is not None and known is not declaration and not known.derived:
-            raise InvalidEventError(f"the event name {declaration.name!r} is declared twice")
+        named, otel_named = self._by_name.get(declaration.name), self._by_otel_name.get(declaration.otel_name)
+        for known in (named, otel_named):
+            if known is not None and known is not declaration and not known.derived:
+                raise InvalidEventError(
+                    f"the event name {declaration.name!r} ({declaration.otel_name}) is declared twice;"
+                    f" {known.name!r} ({known.otel_name}) has it"
+                )
+        if named is not None and named is not declaration:
+            self._by_otel_name.pop(named.otel_name, None)  # a derived twin gives way to a class of its own
         self._by_name[declaration.name] = declaration
         self._by_otel_name[declaration.otel_name] = declaration
+
+
+def _event_classes(loaded: object) -> list[type[Event]]:
+    candidates = [loaded] if isinstance(loaded, type) else list(vars(loaded).values())
+    return [cls for cls in candidates if isinstance(cls, type) and issubclass(cls, Event) and cls is not Event]
 
 
 registry = Registry()

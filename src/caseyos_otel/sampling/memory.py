@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 _WAYS: Final = 8
 _LOW_64_BITS: Final = (1 << 64) - 1
+_GOLDEN: Final = 0x9E3779B97F4A7C15
 
 
 class DroppedTraces:
@@ -24,19 +25,30 @@ class DroppedTraces:
 
     def __init__(self, size: int) -> None:
         buckets = 1 << (max(size, _WAYS) // _WAYS - 1).bit_length()
-        self._mask = buckets - 1
+        self._shift = 65 - buckets.bit_length()
         self._prints = array("Q", bytes(8 * _WAYS * buckets))
 
     def add(self, trace_id: int) -> None:
         """Remember that this trace was dropped."""
-        first = (trace_id >> 64 & self._mask) * _WAYS
+        fingerprint = _fingerprint(trace_id)
+        first = self._bucket(fingerprint)
         prints = self._prints
         prints[first + 1 : first + _WAYS] = prints[first : first + _WAYS - 1]
-        prints[first] = trace_id & _LOW_64_BITS
+        prints[first] = fingerprint
 
     def __contains__(self, trace_id: int) -> bool:
-        first = (trace_id >> 64 & self._mask) * _WAYS
-        return (trace_id & _LOW_64_BITS) in self._prints[first : first + _WAYS]
+        fingerprint = _fingerprint(trace_id)
+        first = self._bucket(fingerprint)
+        return fingerprint in self._prints[first : first + _WAYS]
+
+    def _bucket(self, fingerprint: int) -> int:
+        """Multiplicative hashing: ids that differ in few bits still spread over all buckets."""
+        return ((fingerprint * _GOLDEN & _LOW_64_BITS) >> self._shift) * _WAYS
+
+
+def _fingerprint(trace_id: int) -> int:
+    """64 bits of the trace id, never 0 (an empty slot)."""
+    return (trace_id ^ trace_id >> 64) & _LOW_64_BITS or 1
 
 
 class KeptTraces:

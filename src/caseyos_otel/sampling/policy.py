@@ -39,6 +39,30 @@ class Decision:
         return self.keep and self.reason in FAILURE_REASONS
 
 
+ERROR: Final = Decision(True, "error", probability.ALWAYS)
+LATE_ERROR: Final = Decision(True, "late_error", probability.ALWAYS)
+NO_ANSWER: Final = Decision(True, "policy:none", probability.ALWAYS)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What is known about a trace now: kept (True), dropped (False) or undecided (None).
+
+    Attributes:
+        kept: True, False, or None while the trace is undecided.
+        threshold: Of a kept trace: its threshold; None if the probability is unknown.
+        reason: Of a kept trace: why.
+    """
+
+    kept: bool | None
+    threshold: int | None = None
+    reason: str = ""
+
+
+UNDECIDED: Final = Verdict(None)
+DROPPED: Final = Verdict(False)
+
+
 class Policy(Protocol):
     """One rule. Returns a decision, or None to leave it to the next rule.
 
@@ -63,7 +87,7 @@ class Errors:
 
     def evaluate(self, trace: Trace) -> Decision | None:
         """Keep with probability 1 if something in the trace failed."""
-        return Decision(True, "error", probability.ALWAYS) if trace.failed else None
+        return ERROR if trace.failed else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,14 +124,11 @@ def decide(trace: Trace, policies: Iterable[Policy]) -> Decision:
     """What the first policy with an answer says, held against what came in with the trace.
 
     Pure for the default chain: it depends on R, T, the incoming flag and threshold, and failures alone. A policy that
-    raises has no answer. Without any answer the trace is kept.
+    raises has no answer. Without any answer the trace is kept. No policy can drop a failure.
     """
     answers = (_answer(policy, trace) for policy in policies)
-    chosen = next((answer for answer in answers if answer is not None), _NO_OPINION)
-    return honouring_upstream(chosen, trace)
-
-
-_NO_OPINION: Final = Decision(True, "policy:none", probability.ALWAYS)
+    chosen = next((answer for answer in answers if answer is not None), NO_ANSWER)
+    return honouring_upstream(ERROR if trace.failed and not chosen.failure else chosen, trace)
 
 
 def _answer(policy: Policy, trace: Trace) -> Decision | None:

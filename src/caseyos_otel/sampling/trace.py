@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from caseyos_otel.sampling import probability
 
@@ -47,6 +47,23 @@ def upstream_of(context: SpanContext, parent: SpanContext | None, *, all_roots: 
     return Upstream(context.trace_flags.sampled, threshold)
 
 
+class EndedSpan(Protocol):
+    """What the table and the policies read of a span (the OpenTelemetry names)."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def context(self) -> SpanContext: ...
+    @property
+    def parent(self) -> SpanContext | None: ...
+    @property
+    def attributes(self) -> Mapping[str, Any]: ...
+    @property
+    def start_time(self) -> int | None: ...
+    @property
+    def end_time(self) -> int | None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Route:
     """Where something that waits for its trace's decision goes.
@@ -79,9 +96,16 @@ class Trace:
         self.failed = False
         self.held: list[tuple[Any, Route]] = []
 
+    def end_span(self, clock: Callable[[], float]) -> None:
+        """One open span fewer; a span whose start was not seen was never counted."""
+        self.open_spans -= 1
+        if self.open_spans <= 0:
+            self.open_spans = 0
+            self.idle_since = clock()
+
     @property
-    def spans(self) -> list[Any]:
-        """The ended spans (`ReadableSpan`), in the order of their end."""
+    def spans(self) -> list[EndedSpan]:
+        """The spans that have ended, in the order of their end."""
         return [item for item, route in self.held if route.destination == SPANS]
 
     @property

@@ -14,6 +14,7 @@ from caseyos_otel.spool.directory import ABANDON_AFTER, SUFFIX, SegmentDirectory
 from caseyos_otel.spool.problem import OnProblem, Problem, ProblemKind
 from caseyos_otel.spool.reader import SpoolReader
 from caseyos_otel.spool.status import Pending, pending_in, total
+from caseyos_otel.spool.wakeup import Wakeup
 from caseyos_otel.spool.writer import SEGMENT_BYTES, SpoolWriter
 
 _DESTINATION: Final = re.compile(r"[a-z0-9][a-z0-9_-]*")
@@ -22,7 +23,7 @@ _LEAVE_TO_OTHERS: Final = 60.0
 
 
 class Spool:
-    """Everything of the spool that one process owns. Starts no thread; `adopt` and `writer.sync` want a periodic caller."""
+    """What one process owns of the spool. Starts no thread: `adopt` and `writer.sync` want a periodic caller."""
 
     def __init__(
         self,
@@ -43,7 +44,7 @@ class Spool:
         self._adopting = threading.Lock()
 
     def reader(self, destination: str) -> SpoolReader:
-        """The reader of `destination`; from now on every segment waits for it. Raises ValueError for an unusable name."""
+        """The reader of `destination`; from now on every segment waits for it. Raises ValueError for a bad name."""
         if not _DESTINATION.fullmatch(destination):
             raise ValueError(f"destination {destination!r}; accepted are lower-case names such as 'outcomes'")
         if destination not in self._readers:
@@ -68,16 +69,13 @@ class Spool:
         if not self._adopting.acquire(blocking=False):
             return 0
         try:
-            taken = [directory for path in self._candidates() if (directory := self._take(path))]
-            for directory in taken:
-                directory.wait_for(self._readers)
-            self._adopted = (*self._adopted, *taken)
+            taken = sum(map(self._adopt, self._candidates()))
             self._tidy()
         finally:
             self._adopting.release()
         if taken:
             self._wake_readers()
-        return len(taken)
+        return taken
 
     def pending(self, destination: str) -> Pending:
         """What waits for `destination` in the directories of this process."""
@@ -94,12 +92,12 @@ class Spool:
                     directory.let_go()
 
     def after_fork_in_child(self) -> None:
-        """Everything that was owned stays the parent's. The destinations stay; their events are new and unset."""
+        """Everything that was owned stays the parent's. The readers stay, and wait for the new writer."""
         adopted, self._adopted = self._adopted, ()
         self._adopting = threading.Lock()
         self.writer.after_fork_in_child()
         for reader in self._readers.values():
-            reader.appended = threading.Event()
+            reader.appended = Wakeup()
             self.writer.notify(reader.appended)
         for directory in adopted:
             directory.let_go()
@@ -109,6 +107,7 @@ class Spool:
     def _candidates(self) -> list[Path]:
         owned = {directory.path for directory in self.directories()}
         now = time.monotonic()
+        self._not_before = {path: until for path, until in self._not_before.items() if until > now}
         try:
             entries = list(os.scandir(self.directory))
         except OSError:
@@ -117,8 +116,16 @@ class Spool:
             path
             for entry in entries
             if entry.name != quarantine.NAME and entry.is_dir(follow_symlinks=False)
-            if (path := self.directory / entry.name) not in owned and self._not_before.get(path, 0.0) <= now
+            if (path := self.directory / entry.name) not in owned and path not in self._not_before
         ]
+
+    def _adopt(self, path: Path) -> bool:
+        directory = self._take(path)
+        if directory is None:
+            return False
+        directory.wait_for(self._readers)
+        self._adopted = (*self._adopted, directory)
+        return True
 
     def _take(self, path: Path) -> SegmentDirectory | None:
         try:
@@ -134,8 +141,8 @@ class Spool:
 
     def _without_lock(self, path: Path) -> None:
         """A process died while it made the directory, or somebody removed the lock of one that may be alive."""
-        if any(name.endswith(SUFFIX) for name in os.listdir(path)):
-            detail = f"not read: its owner may be alive; when no process uses it, make an empty file {lock.NAME!r} in it"
+        if any(entry.suffix == SUFFIX for entry in path.iterdir()):
+            detail = f"not read: its owner may be alive; if no process uses it, make an empty file {lock.NAME!r} in it"
             self._report_once("lock_missing", path, detail)
         else:
             path.rmdir()
@@ -144,10 +151,10 @@ class Spool:
         """Remove what is delivered; leave to others what is not ours to deliver."""
         known = frozenset(self._readers)
         for directory in self._adopted:
+            if directory.has_work_for(known):
+                continue  # asked first: what is passed stays passed, while delivery threads go on
             self._reap(directory)
             if not directory.remove_if_empty():
-                if directory.has_work_for(known):
-                    continue
                 self._not_before[directory.path] = time.monotonic() + _LEAVE_TO_OTHERS
                 directory.let_go()
             self._adopted = tuple(other for other in self._adopted if other is not directory)

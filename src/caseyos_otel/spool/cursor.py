@@ -7,15 +7,19 @@ downstream. The other way round, a cursor that is too far, would lose records; h
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import threading
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Final
 from zlib import crc32
 
+from caseyos_otel.spool.problem import OnProblem, Problem
+from caseyos_otel.spool.segment import HEADER_SIZE
+
 PREFIX: Final = "cursor."
 
 
-class DamagedCursor(Exception):
+class DamagedCursorError(Exception):
     """The file's content does not match its checksum."""
 
 
@@ -26,10 +30,10 @@ def encode(positions: Mapping[str, int]) -> bytes:
 
 
 def decode(data: bytes) -> dict[str, int]:
-    """Segment name → bytes passed. Raises `DamagedCursor`."""
+    """Segment name → bytes passed. Raises `DamagedCursorError`."""
     lines, checksum = data[:-9], data[-9:]
     if checksum != f"{crc32(lines):08x}\n".encode():
-        raise DamagedCursor
+        raise DamagedCursorError
     return {name: int(offset) for name, offset in (line.split(" ") for line in lines.decode().splitlines())}
 
 
@@ -39,7 +43,7 @@ def path_of(directory: Path, destination: str) -> Path:
 
 
 def load(directory: Path, destination: str) -> dict[str, int]:
-    """The stored positions; empty when there are none. Raises `DamagedCursor`, OSError."""
+    """The stored positions; empty when there are none. Raises `DamagedCursorError`, OSError."""
     try:
         return decode(path_of(directory, destination).read_bytes())
     except FileNotFoundError:
@@ -52,4 +56,47 @@ def replace(path: Path, data: bytes) -> None:
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     with os.fdopen(fd, "wb") as file:
         file.write(data)
-    os.replace(temporary, path)
+    temporary.replace(path)
+
+
+def replace_or_report(path: Path, data: bytes, on_problem: OnProblem) -> None:
+    """`replace`; where the disk refuses, delivery goes on with what is in memory."""
+    try:
+        replace(path, data)
+    except OSError as error:
+        on_problem(Problem("cursor_not_written", path, f"kept in memory only: {error.strerror}"))
+
+
+class Cursors:
+    """The cursors of one directory. Thread-safe; each destination advances its own."""
+
+    def __init__(self, directory: Path, on_problem: OnProblem) -> None:
+        self._directory = directory
+        self._on_problem = on_problem
+        self._mutex = threading.RLock()
+        self._positions: dict[str, dict[str, int]] = {}
+
+    def position(self, destination: str, segment: str) -> int:
+        """Bytes of `segment` that `destination` has passed."""
+        return self._of(destination).get(segment, HEADER_SIZE)
+
+    def advance(self, destination: str, ends: Mapping[str, int], existing: Collection[str]) -> None:
+        """Move to `ends`, in memory and in the file; forget segments that are not `existing` any more."""
+        with self._mutex:
+            kept = {name: offset for name, offset in self._of(destination).items() if name in existing}
+            positions = self._positions[destination] = {**kept, **ends}
+            replace_or_report(path_of(self._directory, destination), encode(positions), self._on_problem)
+
+    def _of(self, destination: str) -> dict[str, int]:
+        with self._mutex:
+            if destination not in self._positions:
+                self._positions[destination] = self._loaded(destination)
+            return self._positions[destination]
+
+    def _loaded(self, destination: str) -> dict[str, int]:
+        try:
+            return load(self._directory, destination)
+        except (DamagedCursorError, OSError) as error:
+            detail = f"reading starts over, repetitions are absorbed by event_id ({error!r})"
+            self._on_problem(Problem("damaged_cursor", path_of(self._directory, destination), detail))
+            return {}

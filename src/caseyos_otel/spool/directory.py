@@ -1,13 +1,14 @@
-"""One directory of segments whose lock this process holds: its own, or one that a dead process left.
+"""One directory of segments whose lock this process holds: its own, or one that a dead process left::
 
-    <spool>/<random id>/lock                     held by the owner
-                        destinations             one name a line: whom each segment waits for
-                        outcomes-00000001.seg    append-only; only the owner's writer appends, only the owner unlinks
-                        cursor.<destination>     how far it has come
+<spool>/<random id>/lock                     held by the owner
+                    destinations             one name a line: whom each segment waits for
+                    outcomes-00000001.seg    append-only; only the owner's writer appends, only the owner unlinks
+                    cursor.<destination>     how far it has come
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
@@ -32,10 +33,11 @@ WrittenSize = Callable[[str], int | None]
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """What was read of one segment: the payloads, and the position behind them."""
+    """What was read of one segment: the payloads, the position behind them, and whether more stood behind that."""
 
     frames: list[bytes]
     end: int
+    more: bool
 
 
 class SegmentDirectory:
@@ -47,7 +49,8 @@ class SegmentDirectory:
         self._written_size = written_size
         self._on_problem = on_problem
         self._mutex = threading.RLock()
-        self._cursors: dict[str, dict[str, int]] = {}
+        self._cursors = cursor.Cursors(path, on_problem)
+        self._unreadable: set[str] = set()
         self._readable: dict[str, bool] = {}
         self._destinations = self._stored_destinations()
 
@@ -82,7 +85,7 @@ class SegmentDirectory:
     def exists(self) -> bool:
         """False when somebody removed it, or put another in its place, under the living owner."""
         try:
-            return os.path.samestat(os.fstat(self._lock_fd), os.stat(self.path / lock.NAME))
+            return os.path.samestat(os.fstat(self._lock_fd), (self.path / lock.NAME).stat())
         except OSError:
             return False
 
@@ -95,7 +98,8 @@ class SegmentDirectory:
             if wanted == self._destinations:
                 return
             self._destinations = wanted
-            self._replace(DESTINATIONS, "".join(f"{name}\n" for name in sorted(wanted)).encode())
+            names = "".join(f"{name}\n" for name in sorted(wanted)).encode()
+            cursor.replace_or_report(self.path / DESTINATIONS, names, self._on_problem)
 
     def _stored_destinations(self) -> frozenset[str]:
         try:
@@ -108,8 +112,8 @@ class SegmentDirectory:
     def segments(self) -> list[str]:
         """Names of the segments, oldest first within a series."""
         try:
-            return sorted(name for name in os.listdir(self.path) if name.endswith(SUFFIX))
-        except FileNotFoundError:
+            return sorted(path.name for path in self.path.iterdir() if path.suffix == SUFFIX)
+        except OSError:
             return []
 
     def read(self, destination: str, segment: str, max_records: int, max_bytes: int) -> Taken | None:
@@ -117,45 +121,50 @@ class SegmentDirectory:
 
         Damage is set aside and passed. Where a segment is being written, an unfinished end is waited for.
         """
-        start = self.position(destination, segment)
         try:
-            data, complete = self._bytes(segment, start, max_bytes)
+            return self._read(destination, segment, max_records, max_bytes)
         except FileNotFoundError:
             return None
+        except OSError as error:
+            self._report_unreadable(segment, error)
+            return None
+
+    def _read(self, destination: str, segment: str, max_records: int, max_bytes: int) -> Taken | None:
+        start = self._cursors.position(destination, segment)
+        data, length, complete = self._bytes(segment, start, max_bytes)
         if not data or not self._is_readable(segment):
             return None
-        taken = _limited(intact(data), max_records, max_bytes)
-        if not taken.frames:
-            taken = self._read_damaged(segment, start, max_records, max_bytes, complete)
-        return Taken(taken.frames, start + taken.end) if taken.end else None
-
-    def position(self, destination: str, segment: str) -> int:
-        """Bytes of `segment` that `destination` has passed."""
-        return self._positions(destination).get(segment, HEADER_SIZE)
+        frames, end = _limited(intact(data), max_records, max_bytes)
+        if frames:
+            return Taken(frames, start + end, more=end < length)
+        taken = self._read_damaged(segment, start, max_records, max_bytes, complete)
+        return taken if taken.end > start else None
 
     def size(self, segment: str) -> int:
         """Bytes of `segment` that may be read. Raises OSError."""
         written = self._written_size(segment)
-        return os.stat(self.path / segment).st_size if written is None else written
+        return (self.path / segment).stat().st_size if written is None else written
 
-    def _bytes(self, segment: str, start: int, limit: int | None = None) -> tuple[bytes, bool]:
-        """What may be read from `start` on, and whether the segment is complete, asked in this order: it only grows."""
+    def _bytes(self, segment: str, start: int, limit: int | None = None) -> tuple[bytes, int, bool]:
+        """What may be read from `start` on, up to `limit`; its length without a limit; whether it can grow no more."""
         written = self._written_size(segment)
-        with open(self.path / segment, "rb", buffering=0) as file:
+        with (self.path / segment).open("rb", buffering=0) as file:
             end = os.fstat(file.fileno()).st_size if written is None else written
             length = max(0, end - start)
             wanted = length if limit is None else min(length, limit + RECORD_OVERHEAD)
-            return os.pread(file.fileno(), wanted, start), written is None
+            return os.pread(file.fileno(), wanted, start), length, written is None
 
     def _read_damaged(self, segment: str, start: int, max_records: int, max_bytes: int, complete: bool) -> Taken:
         """The slow way: the whole rest of the segment is there, so what is not a record now never will be one."""
-        rest, _ = self._bytes(segment, start)
+        rest, _, _ = self._bytes(segment, start)
         frames: list[bytes] = []
         end = size = 0
+        more = False
         for item in scan(rest):
             if isinstance(item, Record):
                 size += len(item.payload)
                 if frames and (len(frames) >= max_records or size > max_bytes):
+                    more = True
                     break
                 frames.append(item.payload)
             elif item.kind == "torn_tail" and not complete:
@@ -163,7 +172,7 @@ class SegmentDirectory:
             else:
                 self._set_aside(segment, start, item, rest[item.offset : item.end])
             end = item.end
-        return Taken(frames, end)
+        return Taken(frames, start + end, more)
 
     def _set_aside(self, segment: str, start: int, damage: Damage, data: bytes) -> None:
         with self._mutex:
@@ -178,7 +187,7 @@ class SegmentDirectory:
     def _is_readable(self, segment: str) -> bool:
         with self._mutex:
             if segment not in self._readable:
-                with open(self.path / segment, "rb", buffering=0) as file:
+                with (self.path / segment).open("rb", buffering=0) as file:
                     header = file.read(HEADER_SIZE)
                 if len(header) < HEADER_SIZE:
                     return True  # its writer died between creating and beginning it: nothing in it to misread
@@ -190,33 +199,9 @@ class SegmentDirectory:
                     self._report("damaged_header", segment, "its records are read all the same")
             return self._readable[segment]
 
-    # -- advancing -----------------------------------------------------------------------------------------------
-
     def advance(self, destination: str, ends: Mapping[str, int]) -> None:
-        """Remember that `destination` has everything before these positions, in memory and in its cursor file.
-
-        A cursor that cannot be written is reported; after a crash its records are read again.
-        """
-        existing = set(self.segments())
-        with self._mutex:
-            positions = {name: at for name, at in self._positions(destination).items() if name in existing}
-            positions.update(ends)
-            self._cursors[destination] = positions
-            self._replace(cursor.path_of(self.path, destination).name, cursor.encode(positions))
-
-    def _positions(self, destination: str) -> dict[str, int]:
-        with self._mutex:
-            if destination not in self._cursors:
-                self._cursors[destination] = self._loaded(destination)
-            return self._cursors[destination]
-
-    def _loaded(self, destination: str) -> dict[str, int]:
-        try:
-            return cursor.load(self.path, destination)
-        except (cursor.DamagedCursor, OSError) as error:
-            detail = f"reading starts over, repetitions are absorbed by event_id ({error!r})"
-            self._report("damaged_cursor", cursor.path_of(self.path, destination).name, detail)
-            return {}
+        """Remember that `destination` has everything before these positions."""
+        self._cursors.advance(destination, ends, self.segments())
 
     # -- tidying -------------------------------------------------------------------------------------------------
 
@@ -240,16 +225,16 @@ class SegmentDirectory:
         laggards = self._laggards(segment)
         if laggards & known or not self._destinations:
             return
-        if laggards and time.time() - os.stat(self.path / segment).st_mtime < abandon_after:
+        if laggards and time.time() - (self.path / segment).stat().st_mtime < abandon_after:
             return
         if laggards:
             self._report("abandoned", segment, f"unlinked; not delivered to {', '.join(sorted(laggards))}")
-        os.unlink(self.path / segment)
+        (self.path / segment).unlink()
         self._readable.pop(segment, None)
 
     def _laggards(self, segment: str) -> frozenset[str]:
         size = self.size(segment)
-        return frozenset(name for name in self._destinations if self.position(name, segment) < size)
+        return frozenset(name for name in self._destinations if self._cursors.position(name, segment) < size)
 
     def has_work_for(self, known: frozenset[str]) -> bool:
         """True while a destination of this process has something to read here."""
@@ -261,36 +246,42 @@ class SegmentDirectory:
     def remove_if_empty(self) -> bool:
         """Remove the directory and let its lock go, when nothing is left but the owner's own small files."""
         with self._mutex:
-            names = os.listdir(self.path) if self.path.exists() else []
+            names = [path.name for path in self.path.iterdir()] if self.path.exists() else []
             if not all(_is_small_file(name) for name in names):
                 return False
-            # The lock last: whoever finds the directory meanwhile must still find it locked.
-            for name in sorted(names, key=lambda name: name == lock.NAME):
-                (self.path / name).unlink(missing_ok=True)
-            try:
+            with contextlib.suppress(OSError):  # what cannot be removed now, the next adopter tries again
+                # The lock last: whoever finds the directory meanwhile must still find it locked.
+                for name in sorted(names, key=lambda name: name == lock.NAME):
+                    (self.path / name).unlink(missing_ok=True)
                 self.path.rmdir()
-            except OSError:
-                pass  # somebody put a file there meanwhile; the next adopter looks again
             self.let_go()
             return True
 
-    # -- small change --------------------------------------------------------------------------------------------
-
-    def _replace(self, name: str, data: bytes) -> None:
-        try:
-            cursor.replace(self.path / name, data)
-        except OSError as error:
-            self._report("cursor_not_written", name, f"kept in memory only: {error.strerror}")
+    def _report_unreadable(self, segment: str, error: OSError) -> None:
+        if segment not in self._unreadable:
+            self._unreadable.add(segment)
+            self._report("unreadable", segment, f"passed over, tried again at each reading: {error.strerror}")
 
     def _report(self, kind: ProblemKind, name: str, detail: str) -> None:
         self._on_problem(Problem(kind, self.path / name, detail))
+
+
+def segment_name(series: str, number: int) -> str:
+    """The file name of a segment; sorted by name, the segments of a series are in order."""
+    return f"{series}-{number:08d}{SUFFIX}"
+
+
+def series_of(segment: str) -> str:
+    """The series that a segment belongs to."""
+    return segment.partition("-")[0]
 
 
 def _is_small_file(name: str) -> bool:
     return name in (lock.NAME, DESTINATIONS, f"{DESTINATIONS}.tmp") or name.startswith(cursor.PREFIX)
 
 
-def _limited(records: Iterable[Record], max_records: int, max_bytes: int) -> Taken:
+def _limited(records: Iterable[Record], max_records: int, max_bytes: int) -> tuple[list[bytes], int]:
+    """The payloads that fit, the first in any case, and the position behind them."""
     frames: list[bytes] = []
     end = size = 0
     for record in records:
@@ -299,4 +290,4 @@ def _limited(records: Iterable[Record], max_records: int, max_bytes: int) -> Tak
             break
         frames.append(record.payload)
         end = record.end
-    return Taken(frames, end)
+    return frames, end

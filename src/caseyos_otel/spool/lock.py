@@ -1,7 +1,7 @@
 """Whose a segment directory is: the process that holds the `flock` on its file `lock`. No process ids, no guessing.
 
-The kernel releases the lock with the last descriptor of the process, however it ends. A lock belongs to the open file,
-so a forked child that keeps the descriptor keeps the directory locked; closing it there releases nothing of the parent's.
+The kernel releases the lock with the last descriptor of the process, however it ends. A lock belongs to the open file:
+a forked child that keeps the descriptor keeps the directory locked, and closing it there takes nothing from the parent.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ def acquire(directory: Path, *, create: bool) -> int | None:
 
 
 def _is_still(fd: int, path: Path) -> bool:
-    """Between open and lock its owner may have removed the directory: then the lock is on a file that nobody can find."""
+    """Between open and lock its owner may have removed the directory: then the lock is on a file without a name."""
     try:
-        return os.path.samestat(os.fstat(fd), os.stat(path))
+        return os.path.samestat(os.fstat(fd), path.stat())
     except FileNotFoundError:
         return False

@@ -20,6 +20,7 @@ ProblemKind = Literal[
     "cursor_not_written",
     "not_quarantined",
     "not_synced",
+    "unreadable",
     "abandoned",
     "lock_missing",
     "foreign_owner",
@@ -29,7 +30,7 @@ ProblemKind = Literal[
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something that the spool survived and somebody should know: kind (the reason to count under), file, what was done."""
+    """What the spool survived and somebody should know: kind (the reason to count under), file, what was done."""
 
     kind: ProblemKind
     path: Path
@@ -40,7 +41,7 @@ OnProblem = Callable[[Problem], None]
 """Takes reports; must not raise. Called from the thread that met the problem."""
 
 
-class SpoolUnavailable(CaseyosOtelError):
+class SpoolUnavailable(CaseyosOtelError):  # noqa: N818 -- a state the caller degrades on, named as it is caught
     """The spool cannot take a frame now; nothing of it is on disk. The caller keeps the event in memory instead."""
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Final
 
-from caseyos_otel.spool.directory import SegmentDirectory
+from caseyos_otel.spool.directory import SegmentDirectory, series_of
+from caseyos_otel.spool.wakeup import Wakeup
 
 MAX_RECORDS: Final = 500
 MAX_BYTES: Final = 2**20
@@ -38,16 +39,14 @@ class SpoolReader:
         after_commit: Callable[[SegmentDirectory], None],
     ) -> None:
         self.destination = destination
-        self.appended = threading.Event()
+        self.appended = Wakeup()
         self._directories = directories
         self._after_commit = after_commit
         self._turn = 0
 
     def wait(self, timeout: float) -> bool:
-        """Wait until something was appended or adopted since the last call, at most `timeout` seconds. Read after it."""
-        signalled = self.appended.wait(timeout)
-        self.appended.clear()
-        return signalled
+        """Wait at most `timeout` seconds for something appended or adopted since the last call. Read after it."""
+        return self.appended.wait(timeout)
 
     def read(self, max_records: int = MAX_RECORDS, max_bytes: int = MAX_BYTES) -> Batch:
         """Up to `max_records` frames of together `max_bytes` bytes; one frame that is larger comes alone."""
@@ -61,6 +60,8 @@ class SpoolReader:
             batch.frames.extend(taken.frames)
             batch.ends.setdefault(directory, {})[segment] = taken.end
             room -= sum(map(len, taken.frames))
+            if taken.more:
+                break  # a later segment of the same series must not overtake
         if not batch.frames:
             self.commit(batch)  # damage was passed and nothing stood behind it
         return batch
@@ -72,9 +73,9 @@ class SpoolReader:
             self._after_commit(directory)
 
     def _segments(self) -> list[tuple[SegmentDirectory, str]]:
-        """All segments, the directories taking turns at being first, so that none can starve the others."""
-        directories = self._directories()
+        """All segments. The series of all directories take turns at being first, so that none can starve the others."""
+        segments = [(directory, segment) for directory in self._directories() for segment in directory.segments()]
+        series = [list(group) for _, group in groupby(segments, key=lambda item: (item[0].path, series_of(item[1])))]
         self._turn += 1
-        first = self._turn % len(directories) if directories else 0
-        turned = (*directories[first:], *directories[:first])
-        return [(directory, segment) for directory in turned for segment in directory.segments()]
+        first = self._turn % len(series) if series else 0
+        return [item for group in (*series[first:], *series[:first]) for item in group]

@@ -5,8 +5,8 @@ A segment is a header and any number of records, all little-endian::
     header   magic 8 bytes · version u32 · crc32 u32 of the twelve bytes before it
     record   length u32 · appended at u64 (Unix nanoseconds) · crc32 u32 · payload
 
-The record's checksum covers length, time and payload, so a flipped bit anywhere costs that record and no other. A length
-is never 0 (a tail of zeros, as a power cut leaves it, is not a row of empty records) and always below 2**24.
+The record's checksum covers length, time and payload: a flipped bit costs that record and no other. A length is never 0
+(a tail of zeros, as a power cut leaves it, is not a row of empty records) and always below 2**24.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from zlib import crc32
 MAGIC: Final = b"COTSPOOL"
 VERSION: Final = 1
 MAX_PAYLOAD: Final = 2**24 - 1
-"""Largest payload in bytes. The top byte of every length is 0, which is what makes looking for the next record cheap."""
+"""Largest payload in bytes. The top byte of every length is 0, which makes looking for the next record cheap."""
 
 _HEADER: Final = struct.Struct("<8sI")
 _PREFIX: Final = struct.Struct("<IQ")
@@ -47,7 +47,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """A stretch of bytes that holds no intact record. ``torn_tail``: it runs to the end and may be an unfinished write."""
+    """A stretch of bytes without an intact record. ``torn_tail``: it runs to the end and may be an unfinished write."""
 
     offset: int
     end: int

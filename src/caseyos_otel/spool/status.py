@@ -1,4 +1,4 @@
-"""What waits in a spool, for `doctor` and metrics. Only looks: needs no lock, so it sees live processes' segments too."""
+"""What waits in a spool, for `doctor` and metrics. Only looks, so it needs no lock and sees live processes too."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from caseyos_otel.spool.segment import HEADER_SIZE, RECORD_OVERHEAD, check_heade
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """Records and bytes (as they lie on disk) that a destination has not passed, and the age of the oldest in seconds."""
+    """Records and bytes (as on disk) that a destination has not passed, and the age of the oldest in seconds."""
 
     records: int = 0
     bytes: int = 0
@@ -37,10 +37,10 @@ def pending_in(directory: Path, destination: str) -> Pending:
         if destination not in (directory / DESTINATIONS).read_text().split():
             return Pending()
         positions = _positions(directory, destination)
-        segments = [name for name in os.listdir(directory) if name.endswith(SUFFIX)]
+        segments = [path for path in directory.iterdir() if path.suffix == SUFFIX]
     except OSError:
         return Pending()
-    return total(_pending_in_segment(directory / name, positions.get(name, HEADER_SIZE)) for name in segments)
+    return total(_pending_in_segment(path, positions.get(path.name, HEADER_SIZE)) for path in segments)
 
 
 def total(parts: Iterable[Pending]) -> Pending:
@@ -53,13 +53,13 @@ def total(parts: Iterable[Pending]) -> Pending:
 def _positions(directory: Path, destination: str) -> dict[str, int]:
     try:
         return cursor.load(directory, destination)
-    except cursor.DamagedCursor:
+    except cursor.DamagedCursorError:
         return {}
 
 
 def _pending_in_segment(path: Path, start: int) -> Pending:
     try:
-        with open(path, "rb", buffering=0) as file:
+        with path.open("rb", buffering=0) as file:
             if check_header(file.read(HEADER_SIZE)) == "other_version":
                 return Pending()
             file.seek(start)

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Final
 
-from caseyos_otel.spool.directory import SUFFIX, SegmentDirectory
+from caseyos_otel.spool.directory import SegmentDirectory, segment_name
 from caseyos_otel.spool.problem import FrameRefused, OnProblem, Problem, SpoolUnavailable, unavailable
 from caseyos_otel.spool.segment import HEADER_SIZE, MAX_PAYLOAD, encode_header, encode_record
+from caseyos_otel.spool.wakeup import Wakeup
 
 SEGMENT_BYTES: Final = 4 * 2**20
 _SERIES: Final = re.compile(r"[a-z][a-z0-9_]*")
@@ -43,13 +46,15 @@ class SpoolWriter:
         self._segment_bytes = segment_bytes
         self._on_problem = on_problem
         self._destinations: frozenset[str] = frozenset()
-        self._waiting: tuple[threading.Event, ...] = ()
+        self._waiting: tuple[Wakeup, ...] = ()
         self._reset()
 
     def _reset(self) -> None:
         self._lock = threading.RLock()
         self._open: dict[str, _Open] = {}
-        self._next_number: dict[str, int] = {}
+        self._beginning: set[str] = set()
+        self._numbers: dict[str, Iterator[int]] = {}
+        self._appending = False
         self._own: SegmentDirectory | None = None
         self._unsynced: deque[Path] = deque(maxlen=64)
 
@@ -65,9 +70,9 @@ class SpoolWriter:
             if self._own is not None:
                 self._own.wait_for(self._destinations)
 
-    def notify(self, event: threading.Event) -> None:
-        """Set `event` at every append from now on."""
-        self._waiting = (*self._waiting, event)
+    def notify(self, wakeup: Wakeup) -> None:
+        """Set `wakeup` at every append from now on."""
+        self._waiting = (*self._waiting, wakeup)
 
     def append(self, series: str, frame: bytes) -> None:
         """Write one record to the current segment of `series` (`outcomes`, `failures`) with one `write()`.
@@ -79,23 +84,25 @@ class SpoolWriter:
             raise FrameRefused(f"spool: a frame of {len(frame)} bytes; accepted are 1 to {MAX_PAYLOAD}")
         record = encode_record(frame, time.time_ns())
         with self._lock:
-            segment = self._open.get(series)
-            if segment is None or segment.size + len(record) > self._segment_bytes:
-                segment = self._roll(series, len(record))
-            try:
-                written = os.write(segment.fd, record)
-            except OSError as error:
-                raise unavailable("append to", self._path(segment), error) from error
-            if written != len(record):
-                raise self._taken_back(series, segment, written, len(record))
-            segment.size += written
-            segment.dirty = True
-        for event in self._waiting:
-            if not event.is_set():
-                event.set()
+            if self._appending:
+                self._append_alone(series, record)
+            else:
+                self._appending = True
+                try:
+                    self._append(series, record)
+                finally:
+                    self._appending = False
+        for wakeup in self._waiting:
+            wakeup.set()
 
     def written_size(self, name: str) -> int | None:
-        """Bytes written whole to segment `name`; None when it is no longer being written."""
+        """Bytes written whole to segment `name`; None when it is no longer being written.
+
+        Asked without the lock, so in this order: a segment is in `_beginning` before its file exists, until it is in
+        `_open`. One that were in neither for a moment would be taken for complete, empty, and unlinked.
+        """
+        if name in self._beginning:
+            return 0
         for segment in tuple(self._open.values()):
             if segment.name == name:
                 return segment.size
@@ -127,7 +134,7 @@ class SpoolWriter:
                     own.let_go()
 
     def after_fork_in_child(self) -> None:
-        """Forget what is the parent's: descriptors are closed here, its lock stays held there. New events get a new directory."""
+        """Forget what is the parent's: closed here, still locked there. The next append makes a new directory."""
         inherited, own = tuple(self._open.values()), self._own
         self._reset()
         self._waiting = ()
@@ -138,48 +145,78 @@ class SpoolWriter:
 
     # -- segments ------------------------------------------------------------------------------------------------
 
+    def _append(self, series: str, record: bytes) -> None:
+        segment = self._open.get(series)
+        if segment is None or segment.size + len(record) > self._segment_bytes:
+            segment = self._roll(series)
+        try:
+            written = os.write(segment.fd, record)
+        except OSError as error:
+            raise unavailable("append to", self._path(segment), error) from error
+        if written != len(record):
+            raise self._taken_back(series, segment, written, len(record))
+        segment.size += written
+        segment.dirty = True
+
+    def _append_alone(self, series: str, record: bytes) -> None:
+        """An append inside an append (a signal handler, a finalizer) gets a segment for itself.
+
+        It must not touch the current one: the interrupted call may be anywhere between its check and its write.
+        """
+        segment = self._new_segment(series)
+        try:
+            if os.write(segment.fd, record) != len(record):
+                raise OSError(errno.ENOSPC, "only a part of the record was written")
+            self._unsynced.append(self._path(segment))
+        except OSError as error:
+            self._path(segment).unlink(missing_ok=True)
+            raise unavailable("append to", self._path(segment), error) from error
+        finally:
+            os.close(segment.fd)
+            self._beginning.discard(segment.name)
+
     def _path(self, segment: _Open) -> Path:
         return (self._own.path if self._own else self.directory) / segment.name
 
-    def _roll(self, series: str, needed: int) -> _Open:
+    def _roll(self, series: str) -> _Open:
         """The segment for the next record: the current one if it is still empty, else a new one."""
         current = self._open.get(series)
         if current is not None and current.size == HEADER_SIZE:
             return current
+        segment = self._new_segment(series)
+        self._open[series] = segment
+        self._beginning.discard(segment.name)
+        if current is not None:
+            self._retire(current)
+        return segment
+
+    def _new_segment(self, series: str) -> _Open:
+        """A segment with its header, still in `_beginning`. Raises `SpoolUnavailable`."""
         if not _SERIES.fullmatch(series):
             raise FrameRefused(f"spool: series {series!r}; accepted are lower-case names such as 'outcomes'")
         try:
-            segment = self._new_segment(series)
+            return self._begin_segment(series)
         except FileNotFoundError:
             self._leave_if_vanished()
-            segment = self._new_segment_or_raise(series)
         except OSError as error:
             raise unavailable("create a segment in", self.directory, error) from error
-        if current is not None:
-            self._retire(current)
-        self._open[series] = segment
-        return segment
-
-    def _new_segment_or_raise(self, series: str) -> _Open:
         try:
-            return self._new_segment(series)
+            return self._begin_segment(series)
         except OSError as error:
             raise unavailable("create a segment in", self.directory, error) from error
 
-    def _new_segment(self, series: str) -> _Open:
-        directory = self._own_directory()
-        number = self._next_number[series] = self._next_number.get(series, 0) + 1
-        path = directory.path / f"{series}-{number:08d}{SUFFIX}"
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    def _begin_segment(self, series: str) -> _Open:
+        directory = self._own_directory().path
+        name = segment_name(series, next(self._numbers.setdefault(series, count(1))))
+        self._beginning.add(name)
         try:
-            if os.write(fd, encode_header()) != HEADER_SIZE:
-                raise OSError(28, "No space left on device")
+            fd = os.open(directory / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            _write_header(fd, directory / name)
         except OSError:
-            os.close(fd)
-            path.unlink(missing_ok=True)
+            self._beginning.discard(name)
             raise
-        self._unsynced.append(directory.path)
-        return _Open(path.name, fd, HEADER_SIZE)
+        self._unsynced.append(directory)
+        return _Open(name, fd, HEADER_SIZE)
 
     def _retire(self, segment: _Open) -> None:
         if segment.dirty:
@@ -192,7 +229,7 @@ class SpoolWriter:
             os.ftruncate(segment.fd, os.lseek(segment.fd, 0, os.SEEK_CUR) - written)
         except OSError:
             self._retire(self._open.pop(series))
-        error = OSError(28, f"only {written} of {wanted} bytes written")
+        error = OSError(errno.ENOSPC, f"only {written} of {wanted} bytes written")
         return unavailable("append to", self._path(segment), error)
 
     def _close_segments(self) -> None:
@@ -205,10 +242,13 @@ class SpoolWriter:
     def _own_directory(self) -> SegmentDirectory:
         if self._own is None:
             prepare(self.directory)
-            self._own = SegmentDirectory.create(self.directory, self.written_size, self._on_problem)
-            self._own.wait_for(self._destinations)
-            self._next_number.clear()
+            made = SegmentDirectory.create(self.directory, self.written_size, self._on_problem)
+            made.wait_for(self._destinations)
             self._unsynced.append(self.directory)
+            if self._own is not None:  # a signal handler was here in between
+                made.remove_if_empty()
+                return self._own
+            self._own = made
         return self._own
 
     def _leave_if_vanished(self) -> None:
@@ -238,8 +278,18 @@ class SpoolWriter:
             os.close(fd)
 
 
+def _write_header(fd: int, path: Path) -> None:
+    try:
+        if os.write(fd, encode_header()) != HEADER_SIZE:
+            raise OSError(errno.ENOSPC, "only a part of the header was written")
+    except OSError:
+        os.close(fd)
+        path.unlink(missing_ok=True)
+        raise
+
+
 def prepare(directory: Path) -> None:
-    """Make the spool directory, mode 0700, or check that an existing one is ours (or root's). Raises `SpoolUnavailable`."""
+    """Make the spool directory, mode 0700, or check that it is ours (or root's). Raises `SpoolUnavailable`."""
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         owner = directory.stat().st_uid

@@ -1,0 +1,129 @@
+"""The only file with OpenTelemetry's private names. tests/unit/test_otel_seam.py pins each of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Iterator
+
+import opentelemetry.context as otel_context
+from opentelemetry import trace
+from opentelemetry.context import Context
+from opentelemetry.trace import Span
+from opentelemetry.trace.propagation import _SPAN_KEY
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk._logs import LoggerProvider, LogRecordProcessor
+    from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
+
+    from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter
+
+OTLP_EXPORTER = "otlp_proto_http"
+"""Name of the stock OTLP/HTTP exporter for every signal; `otlp` alone would mean gRPC."""
+
+
+def is_sdk(provider: object) -> bool:
+    """Whether a provider is the SDK's own, not the API's proxy."""
+    return type(provider).__module__.startswith("opentelemetry.sdk.")
+
+
+def initialize_sdk(**kwargs: Any) -> None:
+    """Set up the SDK's providers from OpenTelemetry's variables and OTEL_CONFIG_FILE, as every distro does."""
+    from opentelemetry.sdk._configuration import _OTelSDKConfigurator
+
+    _OTelSDKConfigurator()._configure(**kwargs)
+
+
+def _current_context() -> Callable[[], Context]:
+    """The quickest way to the current context: the context variable itself, where the runtime context has one."""
+    runtime = getattr(otel_context, "_RUNTIME_CONTEXT", None)
+    variable = getattr(runtime, "_current_context", None)
+    return variable.get if isinstance(variable, ContextVar) else otel_context.get_current
+
+
+current_context: Callable[[], Context] = _current_context()
+
+
+def current_span() -> Span | None:
+    """The current span, or None. A quarter of the cost of `trace.get_current_span()`."""
+    span = current_context().get(_SPAN_KEY)
+    return span if isinstance(span, Span) else None
+
+
+def parent_span(context: Context | None) -> Span | None:
+    """The span in a context that a new span was started with (None: the current context)."""
+    span = trace.get_current_span(context)
+    return None if span is trace.INVALID_SPAN else span
+
+
+@contextmanager
+def suppressed_instrumentation() -> Iterator[None]:
+    """Requests inside make no spans: ours are never sampled input."""
+    token = otel_context.attach(otel_context.set_value(otel_context._SUPPRESS_INSTRUMENTATION_KEY, True))
+    try:
+        yield
+    finally:
+        otel_context.detach(token)
+
+
+def log_processors(provider: LoggerProvider) -> tuple[LogRecordProcessor, ...]:
+    """Processors of a finished provider.
+
+    Raises:
+        AttributeError: this version of the SDK keeps them elsewhere.
+    """
+    return tuple(provider._multi_log_record_processor._log_record_processors)
+
+
+def set_log_processors(provider: LoggerProvider, processors: Sequence[LogRecordProcessor]) -> None:
+    """Replace the processors of a finished provider."""
+    multi = provider._multi_log_record_processor
+    with multi._lock:
+        multi._log_record_processors = tuple(processors)
+
+
+def span_processors(provider: TracerProvider) -> tuple[SpanProcessor, ...]:
+    """Processors of a finished provider.
+
+    Raises:
+        AttributeError: this version of the SDK keeps them elsewhere.
+    """
+    return tuple(provider._active_span_processor._span_processors)
+
+
+def set_span_processors(provider: TracerProvider, processors: Sequence[SpanProcessor]) -> None:
+    """Replace the processors of a finished provider."""
+    multi = provider._active_span_processor
+    with multi._lock:
+        multi._span_processors = tuple(processors)
+
+
+def set_sampler(provider: TracerProvider, sampler: Any) -> None:
+    """Replace the sampler of a finished provider, in tracers it has already given out as well."""
+    provider.sampler = sampler
+    with provider._tracers_lock:
+        for tracer in provider._tracers.values():
+            tracer.sampler = sampler
+
+
+def update_resource(provider: LoggerProvider | TracerProvider, resource: Any) -> None:
+    """Merge attributes into the resource of a finished provider."""
+    provider._update_resource(resource)
+
+
+def exporter_of(processor: object) -> object | None:
+    """The exporter behind a batch or simple processor of either signal, or None."""
+    batch = getattr(processor, "_batch_processor", None)
+    return getattr(batch, "_exporter", None) or getattr(processor, "_exporter", None) or getattr(
+        processor, "span_exporter", None
+    )
+
+
+def post_otlp(exporter: OTLPLogExporter, request: bytes) -> tuple[bool, int | None]:
+    """Send request bytes with the stock HTTP exporter's own endpoint, headers, TLS, compression and retries.
+
+    Returns (delivered, HTTP status or None where there was no answer).
+    """
+    result = exporter._client.export(request)
+    return bool(result.success), result.status_code

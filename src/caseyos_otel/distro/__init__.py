@@ -1,0 +1,1 @@
+"""What OpenTelemetry's loader calls: distro, configurator, instrumentor, exporters by entry point."""

@@ -1,0 +1,111 @@
+"""The worker thread: takes events from the queue, and keeps time for what must happen every tick."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Final
+
+from caseyos_otel.diagnostics import guard
+from caseyos_otel.emit.emitter import build
+from caseyos_otel.emit.queue import EventQueue
+from caseyos_otel.events.record import EventRecord
+
+_BREATHE_AFTER: Final = 32
+"""Events after which the worker lets go of the GIL, so that a caller never waits for a whole batch."""
+
+
+class Worker:
+    """One daemon thread a process, started at the first event or recorded span.
+
+    `process(record)` sees each event in its caller's context; `after_batch()` follows a run of events, `tick()` every
+    interval whether there were events or not.
+    """
+
+    def __init__(
+        self,
+        queue: EventQueue,
+        process: Callable[[EventRecord], None],
+        after_batch: Callable[[], None],
+        tick: Callable[[], None],
+        interval_s: float,
+    ) -> None:
+        self._queue = queue
+        self._process = process
+        self._after_batch = after_batch
+        self._tick = tick
+        self._interval_s = interval_s
+        self._starting = threading.Lock()
+        self._consuming = threading.Lock()
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._paused = False
+
+    def start(self) -> None:
+        """Start the thread if it does not run. Cheap once it does."""
+        if self._thread is not None:
+            return
+        with self._starting:
+            if self._thread is None and not self._stop.is_set():
+                thread = threading.Thread(target=self._run, name="caseyos-otel-worker", daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError:  # the interpreter is finalising: shutdown drains in its own thread
+                    return
+                self._thread = thread
+
+    def drain(self, timeout_s: float) -> bool:
+        """Process what is queued, in the calling thread. True if the queue was emptied in time."""
+        deadline = time.monotonic() + timeout_s
+        if not self._consuming.acquire(timeout=max(timeout_s, 0)):
+            return False
+        try:
+            return self._consume(deadline)
+        finally:
+            self._consuming.release()
+
+    def pause(self, timeout_s: float) -> None:
+        """Wait until the thread is between two batches, and keep it there until `resume`: before a fork."""
+        self._paused = self._consuming.acquire(timeout=timeout_s)
+
+    def resume(self) -> None:
+        """Go on after `pause`."""
+        if self._paused:
+            self._paused = False
+            self._consuming.release()
+
+    def stop(self) -> None:
+        """End the thread after its current batch; `drain` still works."""
+        self._stop.set()
+
+    def after_fork(self) -> None:
+        """The thread does not exist in a child; its locks may be held by nobody."""
+        self._starting = threading.Lock()
+        self._consuming = threading.Lock()
+        self._stop = threading.Event()
+        self._thread = None
+        self._paused = False
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._interval_s):
+            with self._consuming:
+                self._consume(None)
+            with guard("doing the work of a tick"):
+                self._tick()
+
+    def _consume(self, deadline: float | None) -> bool:
+        done = 0
+        while (item := self._queue.pop()) is not None:
+            with guard("processing an event"):
+                record = build(item)
+                item[4].run(self._process, record)
+            done += 1
+            if done % _BREATHE_AFTER == 0:
+                if deadline is not None and time.monotonic() > deadline:
+                    break
+                time.sleep(0)
+        if done:
+            with guard("finishing a batch of events"):
+                self._after_batch()
+        return len(self._queue) == 0

@@ -1,0 +1,237 @@
+"""One delivery thread a destination: frames from the spool and records from memory, exported, then the cursor advances."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+from caseyos_otel import _otel, diagnostics
+from caseyos_otel.diagnostics import drops
+from caseyos_otel.errors import Rejected, Unavailable
+from caseyos_otel.events.record import EventRecord
+
+BATCH: Final = 512
+MEMORY: Final = 20_000
+"""Best-effort events a destination may owe; beyond, the oldest is dropped as `destination_full`."""
+_FIRST_PAUSE_S: Final = 0.5
+_LONGEST_PAUSE_S: Final = 30.0
+
+
+class Frames(Protocol):
+    """A batch of frames that was read from the spool."""
+
+    @property
+    def frames(self) -> Sequence[bytes]: ...
+
+
+class Reader(Protocol):
+    """What a delivery thread wants of the spool."""
+
+    def read(self, max_records: int = ..., max_bytes: int = ...) -> Frames: ...
+
+    def commit(self, batch: Any) -> None: ...
+
+    def wait(self, timeout: float) -> bool: ...
+
+
+@dataclass(slots=True)
+class Health:
+    """What `doctor` shows of a destination. Times are seconds since 1970."""
+
+    delivered: int = 0
+    last_success: float | None = None
+    last_error: float | None = None
+    error: str = ""
+
+
+class Delivery:
+    """Exports to one destination in its own thread; one that is down delays only itself.
+
+    `export(records)` returns when they have arrived; it raises Unavailable (they are kept, after a pause with jitter) or
+    Rejected (the batch is halved until the poisonous record is alone, which is set aside with its reason). `wants(record)`
+    says which durable records are this destination's. A crash between export and commit repeats a batch: event_id absorbs it.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        export: Callable[[Sequence[EventRecord]], None],
+        *,
+        reader: Reader | None,
+        decode: Callable[[bytes], list[EventRecord]],
+        wants: Callable[[EventRecord], bool],
+        set_aside: Callable[[EventRecord, str], None],
+        interval_s: float,
+    ) -> None:
+        self.name = name
+        self.health = Health()
+        self._export = export
+        self._reader = reader
+        self._decode = decode
+        self._wants = wants
+        self._set_aside = set_aside
+        self._interval_s = interval_s
+        self._memory: deque[EventRecord] = deque()
+        self._pause_s = 0.0
+        self._reset()
+
+    def _reset(self) -> None:
+        self._stop = threading.Event()
+        self._hurry = threading.Event()
+        self._passed = threading.Condition()
+        self._spool_due = True
+        self._asked = 0
+        self._served = 0
+        self._clean = True
+        self._exporting = threading.Lock()
+        self._starting = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    @property
+    def waiting(self) -> int:
+        """Records in memory."""
+        return len(self._memory)
+
+    def offer(self, record: EventRecord) -> None:
+        """Hand on a best-effort record. Bounded: the oldest goes first."""
+        if len(self._memory) >= MEMORY:
+            oldest = self._memory.popleft()
+            drops.count("destination_full", destination=self.name, event=oldest.declaration.name)
+        self._memory.append(record)
+
+    def start(self) -> None:
+        """Start the thread if it does not run."""
+        if self._thread is not None:
+            return
+        with self._starting:
+            if self._thread is None and not self._stop.is_set():
+                thread = threading.Thread(target=self._run, name=f"caseyos-otel-{self.name}", daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError:  # the interpreter is finalising: flush delivers in its own thread
+                    return
+                self._thread = thread
+
+    def ask(self) -> int:
+        """Ask the thread to deliver what is waiting, now; `answered` waits for it."""
+        with self._passed:
+            self._asked += 1
+            asked = self._asked
+        self._hurry.set()
+        return asked
+
+    def answered(self, asked: int, timeout_s: float) -> bool:
+        """Whether everything that waited when `ask` was called has been delivered within the deadline.
+
+        Where no thread runs (a fork, the end of the interpreter), it is delivered here, in the calling thread.
+        """
+        if self._thread is None or not self._thread.is_alive():
+            return self._pass(asked)
+        with self._passed:
+            self._passed.wait_for(lambda: self._served >= asked, timeout_s)
+            return self._served >= asked and self._clean
+
+    def flush(self, timeout_s: float) -> bool:
+        """`ask` and `answered`."""
+        return self.answered(self.ask(), timeout_s)
+
+    def stop(self) -> None:
+        """End the thread after its current batch."""
+        self._stop.set()
+        self._hurry.set()
+
+    def after_fork(self) -> None:
+        """A child has no thread, and what is in memory is the parent's."""
+        self._memory.clear()
+        self._reset()
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            self._hurry.wait(self._pause_s or self._interval_s)
+            self._hurry.clear()
+            self._pass(self._asked)
+
+    def _pass(self, asked: int) -> bool:
+        """Deliver until nothing is left or the destination is away; whether nothing is left."""
+        clean = False
+        try:
+            with self._exporting, _otel.suppressed_instrumentation():
+                while self._deliver_one():
+                    pass
+            clean, self._pause_s = True, 0.0
+        except Unavailable as away:
+            self._back_off(away)
+        except Exception as error:
+            self._pause_s = _FIRST_PAUSE_S
+            drops.count("internal_error", destination=self.name)
+            diagnostics.fault(f"delivery to {self.name} failed", error, key=self.name)
+        with self._passed:
+            self._served, self._clean = max(self._served, asked), clean
+            self._passed.notify_all()
+        return clean
+
+    def _deliver_one(self) -> bool:
+        """Deliver one batch from memory and one from the spool; whether there was anything."""
+        return self._deliver_memory() | self._deliver_spool()
+
+    def _deliver_memory(self) -> bool:
+        records: list[EventRecord] = []
+        while self._memory and len(records) < BATCH:
+            records.append(self._memory.popleft())
+        if not records:
+            return False
+        try:
+            self._send(records)
+        except Unavailable:
+            self._memory.extendleft(reversed(records))
+            raise
+        return True
+
+    def _deliver_spool(self) -> bool:
+        if self._reader is None or not (self._reader.wait(0) or self._spool_due):
+            return False
+        self._spool_due = True
+        batch = self._reader.read(BATCH)
+        if not batch.frames:
+            self._spool_due = False
+            return False
+        records = [record for frame in batch.frames for record in self._decode(frame)]
+        if mine := [record for record in records if self._wants(record)]:
+            self._send(mine)
+        self._reader.commit(batch)
+        return True
+
+    def _send(self, records: Sequence[EventRecord]) -> None:
+        try:
+            self._export(records)
+            self.health.delivered += len(records)
+            self.health.last_success = time.time()
+        except Unavailable as away:
+            self._note(away)
+            raise
+        except Rejected as reason:
+            self._bisect(records, reason)
+
+    def _bisect(self, records: Sequence[EventRecord], reason: Rejected) -> None:
+        self._note(reason)
+        if len(records) > 1:
+            half = len(records) // 2
+            self._send(records[:half])
+            self._send(records[half:])
+            return
+        drops.count("rejected", destination=self.name, event=records[0].declaration.name)
+        self._set_aside(records[0], f"{self.name}: {reason}")
+
+    def _note(self, error: Exception) -> None:
+        self.health.last_error = time.time()
+        self.health.error = str(error)[:500]
+
+    def _back_off(self, away: Unavailable) -> None:
+        longest = min(max(self._pause_s, _FIRST_PAUSE_S) * 2, _LONGEST_PAUSE_S)
+        self._pause_s = away.retry_after_s or random.uniform(longest / 2, longest)  # noqa: S311  # jitter, not a secret
+        diagnostics.warn(f"{self.name} is away, trying again in {self._pause_s:.1f} s: {away}", key=self.name)

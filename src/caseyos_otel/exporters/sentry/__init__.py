@@ -1,0 +1,1 @@
+"""Sentry: a failure is an issue, every event a breadcrumb, a success a log."""

@@ -1,0 +1,204 @@
+"""OTLP → events: the one decoder of spool, gateway and tests."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, Final, Protocol
+from uuid import UUID
+
+from google.protobuf.message import DecodeError
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue
+from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, ResourceLogs, ScopeLogs
+from opentelemetry.trace import TraceFlags
+
+from caseyos_otel.errors import CaseyosOtelError
+from caseyos_otel.events.identity import derived_event_id
+from caseyos_otel.events.model import Declaration, Problem
+from caseyos_otel.events.record import (
+    DELIVERY,
+    EVENT_ID,
+    EXCEPTION_ATTRIBUTES,
+    INVALID_FIELDS,
+    Delivery,
+    EventRecord,
+)
+
+OnUndeclared = Callable[[str, bytes], None]
+OnInvalid = Callable[[Declaration, Problem], None]
+
+_UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+_LATEST: Final = (1 << 63) - 1
+_DELIVERIES: Final = {delivery.value: delivery for delivery in Delivery}
+
+
+class MalformedRequestError(CaseyosOtelError, ValueError):
+    """These bytes are no OTLP logs request."""
+
+
+class Declarations(Protocol):
+    """Where declarations are looked up; `events.registry.registry` is one."""
+
+    def get(self, name: str) -> Declaration | None:
+        """The declaration of a flat or an OpenTelemetry name, if any."""
+
+
+def decode(
+    request: bytes,
+    registry: Declarations,
+    *,
+    on_undeclared: OnUndeclared | None = None,
+    on_invalid: OnInvalid | None = None,
+    now: Callable[[], int] = time.time_ns,
+) -> list[EventRecord]:
+    """The declared events of an `ExportLogsServiceRequest`, in the order in which they stand.
+
+    Args:
+        on_undeclared: gets the name of every other record, and its bytes as a request of its own.
+        on_invalid: gets what is wrong with a field that the sender did not name itself.
+        now: nanoseconds since 1970, for a record that has no time at all.
+
+    Raises:
+        MalformedRequestError: the bytes are no such request.
+    """
+    records = []
+    for record, resource, where in _walk(_parse(request)):
+        declaration = registry.get(record.event_name)
+        if declaration is not None:
+            records.append(_event(record, declaration, resource, on_invalid, now))
+        elif on_undeclared is not None:
+            on_undeclared(record.event_name, _request_of(record, *where))
+    return records
+
+
+def _parse(request: bytes) -> ExportLogsServiceRequest:
+    try:
+        return ExportLogsServiceRequest.FromString(request)
+    except DecodeError as error:
+        raise MalformedRequestError(
+            f"{len(request)} bytes are not an OTLP ExportLogsServiceRequest in protobuf: {error}"
+        ) from error
+
+
+def _walk(
+    request: ExportLogsServiceRequest,
+) -> Iterator[tuple[LogRecord, dict[str, Any], tuple[ResourceLogs, ScopeLogs]]]:
+    resources: dict[bytes, dict[str, Any]] = {}
+    for resource_logs in request.resource_logs:
+        # equal resources are one dict, so that encoding groups by identity
+        identity = resource_logs.resource.SerializeToString()
+        resource = resources.get(identity)
+        if resource is None:
+            resource = resources[identity] = {a.key: python_value(a.value) for a in resource_logs.resource.attributes}
+        for scope_logs in resource_logs.scope_logs:
+            for record in scope_logs.log_records:
+                yield record, resource, (resource_logs, scope_logs)
+
+
+def _request_of(record: LogRecord, resource_logs: ResourceLogs, scope_logs: ScopeLogs) -> bytes:
+    one = ScopeLogs(scope=scope_logs.scope, log_records=[record], schema_url=scope_logs.schema_url)
+    where = ResourceLogs(resource=resource_logs.resource, scope_logs=[one], schema_url=resource_logs.schema_url)
+    return ExportLogsServiceRequest(resource_logs=[where]).SerializeToString()
+
+
+def _event(
+    record: LogRecord,
+    declaration: Declaration,
+    resource: dict[str, Any],
+    on_invalid: OnInvalid | None,
+    now: Callable[[], int],
+) -> EventRecord:
+    fields, others = _split(record, declaration)
+    named = _named_by_sender(others.get(INVALID_FIELDS), declaration)
+    values, problems = declaration.bind(fields)
+    unnamed = [problem for problem in problems if problem.field not in named]
+    if on_invalid is not None:
+        for problem in unnamed:
+            on_invalid(declaration, problem)
+    own_time = _time(record.time_unix_nano) or _time(record.observed_time_unix_nano)
+    timestamp = own_time or now()
+    return EventRecord(
+        declaration,
+        values,
+        event_id=_event_id(others.get(EVENT_ID)) or derived_event_id(own_time, _content(record)),
+        timestamp=timestamp,
+        observed_timestamp=_time(record.observed_time_unix_nano) or timestamp,
+        invalid_fields=(*named, *dict.fromkeys(problem.field for problem in unnamed)),
+        trace_id=_identifier(record.trace_id, 16),
+        span_id=_identifier(record.span_id, 8),
+        trace_flags=TraceFlags(record.flags & 0xFF),
+        delivery=_delivery(others.get(DELIVERY)),
+        exception_attributes={k: others[k] for k in EXCEPTION_ATTRIBUTES if isinstance(others.get(k), str)},
+        resource=resource,
+    )
+
+
+def _split(record: LogRecord, declaration: Declaration) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Attributes as what `bind` takes (`metadata.recipient` inside `metadata`), and those that are no fields."""
+    fields: dict[str, Any] = {}
+    others: dict[str, Any] = {}
+    by_attribute = declaration.by_attribute
+    for attribute in record.attributes:
+        field = by_attribute.get(attribute.key)
+        if field is None:
+            others[attribute.key] = python_value(attribute.value)
+        elif "." in field.name:
+            group, _, key = field.name.partition(".")
+            fields.setdefault(group, {})[key] = python_value(attribute.value)
+        else:
+            fields[field.name] = python_value(attribute.value)
+    return fields, others
+
+
+def python_value(value: AnyValue) -> Any:
+    """An `AnyValue` as a Python value."""
+    kind = value.WhichOneof("value")
+    if kind is None:
+        return None
+    if kind == "array_value":
+        return [python_value(item) for item in value.array_value.values]
+    if kind == "kvlist_value":
+        return {item.key: python_value(item.value) for item in value.kvlist_value.values}
+    return getattr(value, kind)
+
+
+def _named_by_sender(names: Any, declaration: Declaration) -> tuple[str, ...]:
+    if not isinstance(names, list):
+        return ()
+    known = {*declaration.by_name, *declaration.groups, "timestamp"}
+    return tuple(dict.fromkeys(name for name in names if isinstance(name, str) and name in known))
+
+
+def _event_id(text: Any) -> str | None:
+    if not isinstance(text, str):
+        return None
+    if _UUID.fullmatch(text):
+        return text
+    try:
+        return str(UUID(text))
+    except ValueError:
+        return None
+
+
+def _content(record: LogRecord) -> bytes:
+    """What identifies a record that has no id: all but the time at which somebody on the way saw it."""
+    content = LogRecord()
+    content.CopyFrom(record)
+    if record.time_unix_nano:
+        content.ClearField("observed_time_unix_nano")
+    return content.SerializeToString(deterministic=True)
+
+
+def _time(nanoseconds: int) -> int:
+    """0 (OTLP's "unknown") also for a time that no clock can show."""
+    return nanoseconds if nanoseconds <= _LATEST else 0
+
+
+def _identifier(identifier: bytes, length: int) -> int:
+    return int.from_bytes(identifier) if len(identifier) == length else 0
+
+
+def _delivery(text: Any) -> Delivery | None:
+    return _DELIVERIES.get(text) if isinstance(text, str) else None

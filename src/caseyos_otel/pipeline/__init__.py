@@ -1,0 +1,1 @@
+"""The composition root: what is made, in which order, and how it begins and ends."""

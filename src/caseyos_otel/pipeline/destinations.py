@@ -1,0 +1,323 @@
+"""Which destinations there are in this process, and what each is fed: by memory, by the spool, by the trace's verdict."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextvars import Context
+from typing import TYPE_CHECKING, Any
+
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+
+from caseyos_otel import context, diagnostics
+from caseyos_otel.diagnostics import drops, guard
+from caseyos_otel.errors import CaseyosOtelError
+from caseyos_otel.events.record import Delivery as Promise
+from caseyos_otel.events.record import EventRecord
+from caseyos_otel.events.registry import registry
+from caseyos_otel.exporters.delivery import Delivery
+from caseyos_otel.exporters.structured_log import StructuredLog
+from caseyos_otel.otlp.decode import decode
+from caseyos_otel.otlp.encode import RequestEncoder
+from caseyos_otel.pipeline import announcement
+from caseyos_otel.pipeline.set_aside import SetAside
+from caseyos_otel.processors.chain import Sink
+from caseyos_otel.redaction.disclosure import Disclosure, minimise
+from caseyos_otel.redaction.pseudonyms import Pseudonyms, load_key
+from caseyos_otel.sampling.log_records import offer_record
+from caseyos_otel.sampling.table import TraceTable
+from caseyos_otel.settings import Settings
+from caseyos_otel.spool.adopt import Spool
+from caseyos_otel.spool.problem import Problem, SpoolUnavailable
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import SpanProcessor
+
+    from caseyos_otel.exporters.sentry.client import SentryDestination
+    from caseyos_otel.sampling.policy import Decision
+
+Export = Callable[[Sequence[EventRecord]], None]
+
+
+class Destinations:
+    """Makes the destinations that are on. `resource` gives the resource attributes of this process, when asked."""
+
+    def __init__(self, settings: Settings, resource: Callable[[], Mapping[str, Any]]) -> None:
+        self._settings = settings
+        self._resource = resource
+        self._encoder: RequestEncoder | None = None
+        key = load_key(settings.pii_key, settings.state_dir / "pii.key")
+        self.disclosure = Disclosure(Pseudonyms(key), frozenset(settings.pii_plain))
+        self._spool = Spool(settings.spool_path, on_problem=_spool_problem)
+        self._set_aside = SetAside(settings.state_dir / "set-aside.jsonl")
+        self.table = TraceTable(
+            settings.success_ratio if settings.sampling != "off" else 1.0,
+            max_traces=settings.max_traces,
+            max_items=settings.max_items,
+            max_trace_items=settings.max_trace_items,
+            max_age_s=settings.max_age_s,
+            every_root_recorded=settings.otel_traces_sampler is None,
+            on_dropped=lambda reason, n, destination, event: drops.count(
+                reason, n, destination=destination, event=event
+            ),
+        )
+        self.log = self._make_log() if settings.is_on("log") else None
+        self._sentry = self._make_sentry() if settings.is_on("sentry") else None
+        self._outcomes = self._make_outcomes() if settings.is_on("outcomes") else None
+        self._otlp = self._make_otlp() if settings.is_on("otlp") else None
+        self._resettable: list[Any] = [d for d in (self.log, self._sentry, self._outcomes, self._otlp) if d is not None]
+        self.deliveries = tuple(self._deliveries())
+        self._spool.adopt()
+
+    # -- making --------------------------------------------------------------------------------------------------
+
+    def _make_log(self) -> StructuredLog:
+        return StructuredLog(
+            self._settings.log, lambda: str(self._resource().get("service.name", "unknown_service")), self._shown("log")
+        )
+
+    def _make_sentry(self) -> SentryDestination | None:
+        from caseyos_otel.exporters.sentry.client import SentryDestination
+
+        try:
+            return SentryDestination(
+                self._settings.sentry_dsn or "",
+                disclose=self._shown("sentry"),
+                disclose_text=lambda text: self.disclosure.text(text, "sentry"),
+                current_trail=context.current_trail,
+                environment=self._settings.sentry_environment,
+                release=self._settings.sentry_release,
+            )
+        except CaseyosOtelError as error:
+            diagnostics.logger.error("%s. Going on without Sentry.", error)
+            return None
+
+    def _make_outcomes(self) -> Any:
+        from caseyos_otel.exporters.outcomes import OutcomesDestination
+
+        return OutcomesDestination(
+            self._settings.effective_database_url,
+            self._settings.event_store,
+            self._shown("database"),
+            self.disclosure.pseudonyms.of,
+        )
+
+    def _make_otlp(self) -> Any:
+        from caseyos_otel.exporters.otlp import OtlpDestination
+
+        return OtlpDestination(
+            self._settings.logs_protocol,
+            self._resource,
+            InstrumentationScope(announcement.SCOPE, announcement.version(), announcement.SCHEMA_URL),
+            self._shown("otlp"),
+            lambda record: self.disclosure.exception(record, "otlp"),
+        )
+
+    def _shown(self, destination: str) -> Callable[[EventRecord], Mapping[str, Any]]:
+        return lambda record: self.disclosure.values(record, destination)
+
+    def _deliveries(self) -> list[Delivery]:
+        made = []
+        if self._outcomes is not None:
+            made.append(self._delivery("outcomes", self._outcomes.export, lambda record: True))
+        if self._sentry is not None:
+            made.append(self._delivery("sentry", self._sentry.export, lambda record: record.failure))
+        if self._otlp is not None:
+            made.append(self._delivery("otlp", self._otlp.export, lambda record: True))
+        return made
+
+    def _delivery(self, name: str, export: Export, wants: Callable[[EventRecord], bool]) -> Delivery:
+        return Delivery(
+            name,
+            export,
+            reader=self._spool.reader(name),
+            decode=self._decode,
+            wants=wants,
+            set_aside=self._set_aside.rejected,
+            interval_s=self._settings.flush_interval_ms / 1000,
+        )
+
+    def span_processors(self) -> list[SpanProcessor]:
+        """Processors that export spans to our destinations."""
+        if self._sentry is None or "caseyos_sentry" in self._settings.otel_traces_exporter:
+            return []
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+        from caseyos_otel.exporters.sentry.spans import SentrySpanExporter
+
+        return [BatchSpanProcessor(SentrySpanExporter(self._settings.sentry_dsn or ""))]
+
+    # -- feeding -------------------------------------------------------------------------------------------------
+
+    def sinks(self) -> list[tuple[str, Sink]]:
+        """What each event is handed to at the end of the chain."""
+        made: list[tuple[str, Sink]] = []
+        if self.log is not None:
+            made.append(("log", self.log))
+        by_name = {delivery.name: delivery for delivery in self.deliveries}
+        if "outcomes" in by_name:
+            made.append(("outcomes", self._to_database(by_name["outcomes"])))
+        if "sentry" in by_name:
+            made.append(("sentry", self._to_sentry(by_name["sentry"])))
+        if "otlp" in by_name:
+            made.append(("otlp", self._to_otlp(by_name["otlp"])))
+        return made
+
+    def _to_database(self, delivery: Delivery) -> Sink:
+        outcomes_only = self._settings.event_store == "outcomes"
+
+        def sink(record: EventRecord) -> None:
+            if outcomes_only and not record.outcome:
+                drops.count("not_applicable", destination="outcomes", event=record.declaration.name)
+            elif not record.spooled and record.delivery is not Promise.TRANSACTION:
+                delivery.offer(record)
+
+        return sink
+
+    def _to_otlp(self, delivery: Delivery) -> Sink:
+        everything = self._settings.otlp_events == "all"
+
+        def release(record: EventRecord, _: Decision) -> None:
+            delivery.offer(record)
+
+        def sink(record: EventRecord) -> None:
+            if record.spooled:
+                return
+            if everything or record.durable:
+                delivery.offer(record)
+            else:
+                self._by_verdict(record, release, "otlp")
+
+        return sink
+
+    def _to_sentry(self, delivery: Delivery) -> Sink:
+        sentry = self._sentry
+        assert sentry is not None
+
+        def release(record: EventRecord, _: Decision) -> None:
+            with guard("sending a Sentry log"):
+                sentry.emit_log(record)
+
+        def sink(record: EventRecord) -> None:
+            if not record.failure:
+                self._by_verdict(record, release, "sentry")
+            elif not record.spooled:
+                delivery.offer(record)
+
+        return sink
+
+    def _by_verdict(self, record: EventRecord, release: Callable[[Any, Decision], object], destination: str) -> None:
+        offer_record(
+            self.table,
+            record,
+            release,
+            trace_id=record.trace_id,
+            event_id=record.event_id,
+            failure=record.failure,
+            destination=destination,
+            event_name=record.declaration.name,
+        )
+
+    def remember(
+        self, event_id: str, within: Context, trail: tuple[context.TrailEntry, ...], error: BaseException | None
+    ) -> None:
+        """Keep what an issue will show of the request in which something failed."""
+        if self._sentry is not None:
+            self._sentry.failures.remember(event_id, within, trail, error)
+
+    def insert_through(self, session: Any, record: EventRecord, *, on_commit: Any, on_discard: Any) -> None:
+        """Put an outcome into the transaction of a caller's SQLAlchemy session."""
+        from caseyos_otel.storage.session import insert_through
+
+        minimise(record)
+        record.resource = self._resource()
+        insert_through(session, record, self._row_of, on_commit=on_commit, on_discard=on_discard)
+
+    def _row_of(self, record: EventRecord) -> Any:
+        from datetime import UTC, datetime
+
+        from caseyos_otel.storage.rows import outcome_row
+
+        values = self.disclosure.values(record, "database")
+        return outcome_row(record, values, datetime.now(UTC), self.disclosure.pseudonyms.of)
+
+    # -- spooling ------------------------------------------------------------------------------------------------
+
+    def spool(self, record: EventRecord) -> bool:
+        """Make a durable record survive this process; False if it stays in memory alone, which is counted and said."""
+        if not self.deliveries:
+            return False
+        minimise(record)
+        try:
+            frame = self._frames().encode([record])
+            self._spool.writer.append("outcomes" if record.outcome else "failures", frame)
+        except SpoolUnavailable as error:
+            drops.count("spool_unavailable", event=record.declaration.name)
+            diagnostics.warn(f"{error}; durable events stay in memory until then", key="spool")
+            return False
+        return True
+
+    def _frames(self) -> RequestEncoder:
+        if self._encoder is None:
+            self._encoder = RequestEncoder(
+                self._resource(), announcement.SCOPE, announcement.version(), announcement.SCHEMA_URL
+            )
+        return self._encoder
+
+    def _decode(self, frame: bytes) -> list[EventRecord]:
+        return decode(frame, registry, on_undeclared=self._set_aside.undeclared_frame)
+
+    def set_aside_unknown(self, name: str, fields: Mapping[str, Any]) -> None:
+        """Keep an event that nobody declared."""
+        self._set_aside.undeclared(name, fields)
+
+    def left_behind(self) -> bool:
+        """Whether a process that is gone left something to deliver."""
+        return bool(self._spool.directories())
+
+    def adopt(self) -> None:
+        """Take over what dead processes left in the spool."""
+        if self.deliveries:
+            self._spool.adopt()
+
+    def sync(self) -> None:
+        """Sync the spool against power loss."""
+        if self._settings.spool_sync == "interval":
+            self._spool.writer.sync()
+
+    # -- ending --------------------------------------------------------------------------------------------------
+
+    def after_batch(self) -> None:
+        """Write what the structured log has rendered."""
+        if self.log is not None:
+            self.log.flush()
+
+    def flush(self, timeout_s: float) -> bool:
+        """Deliver what waits, all destinations at once, within a deadline."""
+        deadline = time.monotonic() + timeout_s
+        self.after_batch()
+        asked = [(delivery, delivery.ask()) for delivery in self.deliveries]
+        if self._sentry is not None:
+            with guard("flushing Sentry"):
+                self._sentry.flush(max(deadline - time.monotonic(), 0.1))
+        return all([d.answered(number, max(deadline - time.monotonic(), 0.0)) for d, number in asked])
+
+    def close(self) -> None:
+        """End the delivery threads and let the spool go; what is in it, the next process delivers."""
+        for delivery in self.deliveries:
+            delivery.stop()
+        self._spool.close()
+
+    def after_fork(self) -> None:
+        """A child has connections, a spool directory and delivery threads of its own."""
+        self._encoder = None
+        self._spool.after_fork_in_child()
+        for destination in self._resettable:
+            destination.after_fork()
+        for delivery in self.deliveries:
+            delivery.after_fork()
+
+
+def _spool_problem(problem: Problem) -> None:
+    drops.count(problem.kind, destination="spool")
+    diagnostics.warn(f"spool: {problem.path}: {problem.kind}: {problem.detail}", key=f"{problem.kind}:{problem.path}")

@@ -1,0 +1,278 @@
+"""Everything of ours in one process: who is attached to what, in which order; fork, flush, shutdown."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from opentelemetry import metrics
+from opentelemetry._logs import LogRecord
+
+from caseyos_otel import _otel, context, diagnostics
+from caseyos_otel.diagnostics import drops, guard
+from caseyos_otel.emit.worker import Worker
+from caseyos_otel.events.record import Delivery as Promise
+from caseyos_otel.events.record import EventRecord
+from caseyos_otel.instrumentation import track as tracking
+from caseyos_otel.pipeline import announcement, status
+from caseyos_otel.pipeline.destinations import Destinations
+from caseyos_otel.settings import Settings
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import TracerProvider
+
+    from caseyos_otel.processors.chain import EventChain
+
+SYNC_EVERY_S = 1.0
+ADOPT_EVERY_S = 5.0
+
+
+class Pipeline:
+    """Everything of ours in one process. Made once, by `start`; a forked child resets it instead of making another."""
+
+    def __init__(self, in_force: Settings) -> None:
+        self.settings = in_force
+        self.providers: dict[str, Any] = {}
+        self.notes: list[str] = []
+        self.attached = False
+        self.destinations = Destinations(in_force, self._resource)
+        self.table = self.destinations.table
+        self.chain: EventChain = self._chain()
+        self._process: Callable[[EventRecord], None] = self.chain.process
+        self.worker = Worker(
+            tracking.emitter.queue,
+            self._emit,
+            self.destinations.after_batch,
+            self._tick,
+            in_force.flush_interval_ms / 1000,
+        )
+        self._running = False
+        self._life = threading.Lock()
+        self._last: dict[str, float] = {}
+
+    # -- attaching -----------------------------------------------------------------------------------------------
+
+    def attach(self, tracer_provider: Any, logger_provider: Any, meter_provider: Any) -> None:
+        """The one seam to OpenTelemetry: our chain first, span processors that export behind sampling, the rest as it is.
+
+        Serves our configurator, the stock distro and OTEL_CONFIG_FILE alike: all end in finished providers. What this
+        version of the SDK keeps elsewhere is done without, and a warning names what does not work then.
+        """
+        self.providers = {"traces": tracer_provider, "logs": logger_provider, "metrics": meter_provider}
+        for what, attach in (("events", self._attach_logs), ("traces", self._attach_spans)):
+            try:
+                attach()
+            except AttributeError as error:
+                self.note(f"this version of OpenTelemetry's SDK is not known ({error}): {what} are handled without it")
+
+    def _attach_logs(self) -> None:
+        provider = self.providers["logs"]
+        if not _otel.is_sdk(provider) or self.settings.otel_sdk_disabled:
+            return
+        from caseyos_otel.processors.foreign import foreign_only
+        from caseyos_otel.processors.writable import WritableEvent
+
+        theirs = [foreign_only(processor) for processor in _otel.log_processors(provider)]
+        _otel.set_log_processors(provider, (self.chain, *theirs))
+        logger = provider.get_logger(announcement.SCOPE, announcement.version(), announcement.SCHEMA_URL)
+
+        self.attached = True
+
+        def emit(record: EventRecord) -> None:
+            logger.emit(WritableEvent(record, logger.resource, logger.instrumentation_scope))
+
+        self._process = emit
+
+    def _attach_spans(self) -> None:
+        provider = self.providers["traces"]
+        if not _otel.is_sdk(provider) or self.settings.otel_sdk_disabled:
+            return
+        from caseyos_otel.processors.trail import TrailSpanProcessor
+        from caseyos_otel.sampling.spans import TailSamplingSpanProcessor
+
+        theirs = _otel.span_processors(provider)
+        exporting = [p for p in theirs if _otel.exporter_of(p) is not None]
+        exporting += self.destinations.span_processors()
+        sampling = TailSamplingSpanProcessor(self.table, exporting, mode=self.settings.sampling)  # type: ignore[arg-type]
+        first = TrailSpanProcessor(self.wake)
+        _otel.set_span_processors(provider, (first, *(p for p in theirs if p not in exporting), sampling))
+        self._record_every_span(provider)
+
+    def _record_every_span(self, provider: TracerProvider) -> None:
+        from opentelemetry.sdk.trace.sampling import DEFAULT_ON
+
+        from caseyos_otel.sampling.head import recording_sampler
+
+        if self.settings.sampling == "off":
+            return
+        description = provider.sampler.get_description()
+        if self.settings.otel_traces_sampler is None and description == DEFAULT_ON.get_description():
+            _otel.set_sampler(provider, recording_sampler(provider.sampler))
+        elif not description.startswith("RecordingSampler"):
+            self.note(f"the sampler {description} was chosen: it stands before the 100 % for failures")
+
+    def _chain(self) -> EventChain:
+        from caseyos_otel.processors.chain import EventChain
+        from caseyos_otel.processors.measure import Measure
+        from caseyos_otel.processors.redact import Redact
+
+        measure = Measure(metrics.get_meter(announcement.SCOPE, announcement.version()))
+        return EventChain(
+            steps=(Redact(self.destinations.disclosure), measure),
+            sinks=self.destinations.sinks(),
+            on_promoted=self._promoted,
+            on_failed_trace=self.table.keep,
+            flush=self.flush_ours,
+        )
+
+    def _promoted(self, record: EventRecord) -> None:
+        if record.durable:
+            record.spooled = self.destinations.spool(record)
+
+    def connect(self) -> None:
+        """Let the emitter hand over what it has, and start what a dead process left to deliver."""
+        emitter = tracking.emitter
+        emitter.strict = self.settings.strict
+        emitter.keep = self.table.keep
+        emitter.spool = self.destinations.spool
+        emitter.remember = self.destinations.remember
+        emitter.woken = self.wake
+        if self.settings.emit == "inline":
+            emitter.inline = partial(self.worker.drain, 5.0)
+        context.propagate = self.settings.propagate
+        tracking.insert_through = self.destinations.insert_through
+        tracking.set_aside_unknown = self.destinations.set_aside_unknown
+        if len(emitter.queue) or self.destinations.left_behind():
+            self.wake()
+
+    # -- running -------------------------------------------------------------------------------------------------
+
+    def wake(self) -> None:
+        """Start our threads at the first event or recorded span."""
+        if self._running:
+            return
+        with self._life:
+            if self._running:
+                return
+            self._running = True
+            announcement.say(self.settings, self.notes)
+            if self.settings.emit != "inline":
+                self.worker.start()
+            for delivery in self.destinations.deliveries:
+                delivery.start()
+
+    def _emit(self, record: EventRecord) -> None:
+        if record.durable and not record.spooled and record.delivery is not Promise.TRANSACTION:
+            # it was tracked before configuration: the durable promise begins here
+            record.spooled = self.destinations.spool(record)
+        self._process(record)
+
+    def accept(self, record: LogRecord) -> None:
+        """A record that came by an exporter of ours: an event that the chain has not seen goes through it now."""
+        from caseyos_otel.processors.promote import promote
+
+        if isinstance(record, EventRecord) or self.attached or (event := promote(record)) is None:
+            return
+        if event.failure:
+            self.table.keep(event.trace_id)
+        self._promoted(event)
+        self.chain.process(event)
+
+    def _tick(self) -> None:
+        self.table.tick()
+        now = time.monotonic()
+        for name, every_s, work in (
+            ("sync", SYNC_EVERY_S, self.destinations.sync),
+            ("adopt", ADOPT_EVERY_S, self.destinations.adopt),
+            ("status", SYNC_EVERY_S, self.write_status),
+        ):
+            if now - self._last.get(name, 0.0) >= every_s:
+                self._last[name] = now
+                with guard(f"doing {name}"):
+                    work()
+
+    def write_status(self) -> None:
+        """Leave what `doctor` reads: destinations, queue, drops."""
+        status.write(self.settings.state_dir, self.status())
+
+    def status(self) -> dict[str, Any]:
+        """What this process has delivered, owes and dropped."""
+        return status.snapshot(len(tracking.emitter.queue), self.destinations.deliveries, self.table.decisions, self.notes)
+
+    # -- flushing and ending -------------------------------------------------------------------------------------
+
+    def flush(self, timeout_s: float) -> bool:
+        """Deliver what was emitted before the call, the providers' own processors included, within a deadline."""
+        deadline = time.monotonic() + timeout_s
+        done = self.flush_ours(timeout_s)
+        for name in ("traces", "metrics"):
+            if (force_flush := getattr(self.providers.get(name), "force_flush", None)) is not None:
+                with guard(f"flushing {name}"):
+                    done = force_flush(_millis_until(deadline)) is not False and done
+        with guard("flushing log processors"):
+            done = self._flush_foreign(deadline) and done
+        return done
+
+    def flush_ours(self, timeout_s: float) -> bool:
+        """The queue, the trace table and every destination."""
+        deadline = time.monotonic() + timeout_s
+        emptied = self.worker.drain(timeout_s)
+        with guard("deciding pending traces"):
+            self.table.flush()
+        return self.destinations.flush(deadline - time.monotonic()) and emptied
+
+    def _flush_foreign(self, deadline: float) -> bool:
+        provider = self.providers.get("logs")
+        if not _otel.is_sdk(provider) or self.settings.otel_sdk_disabled:
+            return True
+        others = [p for p in _otel.log_processors(provider) if p is not self.chain]
+        return all([p.force_flush(_millis_until(deadline)) is not False for p in others])
+
+    def shutdown(self, timeout_s: float) -> None:
+        """Flush, and end our threads. Events that are emitted later are still spooled, and delivered by the next process."""
+        with guard("shutting down"):
+            self.flush(timeout_s)
+            self.worker.stop()
+            self.destinations.close()
+            self.write_status()
+
+    def before_fork(self) -> None:
+        """Let the worker finish what it is writing, so that a child does not inherit half a line."""
+        self.worker.pause(0.5)
+
+    def after_fork_in_parent(self) -> None:
+        """Go on."""
+        self.worker.resume()
+
+    def after_fork_in_child(self) -> None:
+        """A child begins with an empty queue and table, no threads, a spool directory and connections of its own."""
+        self._life = threading.Lock()
+        self._running = False
+        self._last = {}
+        drops.after_fork()
+        tracking.emitter.queue.after_fork()
+        self.worker.after_fork()
+        self.table.after_fork()
+        self.destinations.after_fork()
+
+    # -- small things --------------------------------------------------------------------------------------------
+
+    def note(self, sentence: str) -> None:
+        """Something an operator should know: in the start-up line, in `doctor`, and a warning now."""
+        self.notes.append(sentence)
+        diagnostics.warn(sentence)
+
+    def _resource(self) -> Mapping[str, Any]:
+        for name in ("logs", "traces"):
+            if (resource := getattr(self.providers.get(name), "resource", None)) is not None:
+                return resource.attributes  # type: ignore[no-any-return]
+        from opentelemetry.sdk.resources import Resource
+
+        return Resource.create(announcement.resource_attributes()).attributes
+
+
+def _millis_until(deadline: float) -> int:
+    return max(0, int((deadline - time.monotonic()) * 1000))

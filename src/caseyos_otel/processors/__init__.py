@@ -1,0 +1,1 @@
+"""How an event is shaped: promote, suppress, redact, measure; then the sinks."""

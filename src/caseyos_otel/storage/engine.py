@@ -1,0 +1,135 @@
+"""From a database URL, however it is written, to an engine with one connection."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from contextlib import suppress
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Final
+
+from sqlalchemy import URL, Engine, QueuePool, StaticPool, create_engine, event, exc, make_url
+
+from caseyos_otel.errors import StorageError
+from caseyos_otel.storage.failure import StorageUnavailable
+
+ACCEPTED: Final = "sqlite:///path/to/file.db or postgresql://user:password@host:5432/database"
+BUSY_TIMEOUT_S: Final = 5.0
+CONNECT_TIMEOUT_S: Final = 5
+
+_SSL_MODES: Final = {"true": "require", "1": "require", "false": "disable", "0": "disable"}
+_OTHER_DRIVERS: Final = frozenset(
+    {
+        # asyncpg
+        "command_timeout", "max_cacheable_statement_size", "max_cached_statement_lifetime",
+        "prepared_statement_cache_size", "prepared_statement_name_func", "statement_cache_size",
+        # SQLAlchemy's own for psycopg2, and PgBouncer's mark that ORMs of other languages read
+        "async_fallback", "client_encoding", "executemany_mode", "pgbouncer", "pool_timeout", "connection_limit",
+    }
+)  # fmt: skip
+"""Options that mean something to another driver and nothing here."""
+
+
+def parse_url(text: str) -> URL:
+    """The URL for the driver we use: psycopg 3 for PostgreSQL, the standard library's for SQLite.
+
+    Accepted are the spellings that hosting platforms and other drivers use: `postgres://`, `postgresql+asyncpg://`,
+    `+psycopg2`, `sqlite+aiosqlite://`, `?sslmode=require`, asyncpg's `?ssl=require`.
+
+    Raises:
+        StorageError: not a URL, or another database; the message says what is accepted and never repeats a password.
+
+    Example:
+        >>> parse_url("postgres://casey:secret@db.example:5432/app?ssl=require").render_as_string()
+        'postgresql+psycopg://casey:***@db.example:5432/app?sslmode=require'
+    """
+    try:
+        url = make_url(text.strip().strip("\"'"))
+    except (exc.ArgumentError, ValueError):
+        raise StorageError(f"the database URL cannot be read; accepted are {ACCEPTED}") from None
+    match url.drivername.partition("+")[0].lower():
+        case "sqlite":
+            return url.set(drivername="sqlite")
+        case "postgres" | "postgresql":
+            return _postgresql(url)
+        case other:
+            raise StorageError(f"{other!r} databases are not supported; accepted are {ACCEPTED}")
+
+
+def create(url: URL) -> Engine:
+    """An engine that holds at most one connection, connects when first used, and is safe to inherit by a fork.
+
+    Raises:
+        StorageError: the PostgreSQL driver is not installed.
+    """
+    engine = _create_sqlite(url) if url.get_backend_name() == "sqlite" else _create_postgresql(url)
+    event.listen(engine, "connect", _remember_process)
+    event.listen(engine, "checkout", _leave_to_parent)
+    return engine
+
+
+def _postgresql(url: URL) -> URL:
+    query: dict[str, Any] = {key: value for key, value in url.query.items() if key not in _OTHER_DRIVERS}
+    ssl = query.pop("ssl", None)
+    if ssl is not None:
+        query.setdefault("sslmode", _SSL_MODES.get(str(ssl).lower(), ssl))
+    return url.set(drivername="postgresql+psycopg", query=query)
+
+
+def _create_postgresql(url: URL) -> Engine:
+    try:
+        import_module("psycopg")
+    except ImportError as error:
+        raise StorageError(f"PostgreSQL needs psycopg 3: pip install 'caseyos-otel[postgresql]' ({error})") from None
+    # prepare_threshold=None: behind PgBouncer in transaction mode a prepared statement is gone in the next transaction
+    arguments: dict[str, Any] = {"prepare_threshold": None}
+    arguments |= {} if "connect_timeout" in url.query else {"connect_timeout": CONNECT_TIMEOUT_S}
+    return create_engine(
+        url, use_native_hstore=False, hide_parameters=True, connect_args=arguments, **_one_connection()
+    )
+
+
+def _create_sqlite(url: URL) -> Engine:
+    arguments = {"timeout": BUSY_TIMEOUT_S, "check_same_thread": False}
+    database = url.database or ":memory:"
+    pool = {"poolclass": StaticPool} if ":memory:" in database else _one_connection()
+    engine = create_engine(url, hide_parameters=True, connect_args=arguments, **pool)
+    event.listen(engine, "connect", _use_wal)
+    if not database.startswith((":memory:", "file:")):
+        event.listen(engine, "do_connect", lambda *_: _make_private(Path(database)))
+    return engine
+
+
+def _one_connection() -> dict[str, Any]:
+    return {"poolclass": QueuePool, "pool_size": 1, "max_overflow": 0, "pool_pre_ping": True}
+
+
+def _make_private(path: Path) -> None:
+    """The file holds addresses in plain: only its owner may read a file or directory that we make."""
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with suppress(FileExistsError):
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    except OSError as error:
+        raise StorageUnavailable(
+            f"the database file {path} cannot be made: {error.strerror}; "
+            "make its directory writable, or set CASEYOS_OTEL_DATABASE_URL or CASEYOS_OTEL_STATE_DIR"
+        ) from error
+
+
+def _use_wal(connection: Any, _record: object) -> None:
+    # another process may be switching at this moment; the mode is the file's, so its switch serves us as well
+    with suppress(sqlite3.OperationalError):
+        connection.execute("PRAGMA journal_mode=WAL")
+
+
+def _remember_process(_connection: object, record: Any) -> None:
+    record.info["pid"] = os.getpid()
+
+
+def _leave_to_parent(_connection: object, record: Any, proxy: Any) -> None:
+    """A connection inherited through a fork is its parent's: forget it without closing, connect anew."""
+    if record.info["pid"] != os.getpid():
+        record.dbapi_connection = proxy.dbapi_connection = None
+        raise exc.DisconnectionError("this connection belongs to the parent process")

@@ -1,0 +1,57 @@
+"""What the database said, as the two answers a delivery thread acts on: try again later, or set these rows aside."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Any, Final
+
+from sqlalchemy import exc
+
+from caseyos_otel.errors import Rejected, StorageError, Unavailable
+
+
+class StorageUnavailable(StorageError, Unavailable):  # noqa: N818  # a state, like errors.Unavailable
+    """Nothing is wrong with the rows: the database is away, locked, full, or its schema is missing. Try again later."""
+
+
+class RowsRejected(StorageError, Rejected):  # noqa: N818  # an answer, like errors.Rejected
+    """The database, or the step that makes rows, refuses these very records. Bisect, and set aside what is left."""
+
+
+_REFUSED_VALUES: Final = ("22", "23", "54")
+"""PostgreSQL's SQLSTATE classes about values: data exception, integrity violation, program limit exceeded."""
+
+_REFUSED_BY_DRIVER: Final = (exc.DataError, exc.IntegrityError, exc.InterfaceError, exc.ProgrammingError)
+"""What SQLite's driver raises for a value. Its OperationalError is about the file: locked, full, no such table."""
+
+
+def translate(error: Exception) -> StorageError:
+    """`error` as one of ours. The text holds no SQL, no parameters and no row contents."""
+    if isinstance(error, StorageError):
+        return error
+    said = first_line(error)
+    if _about_values(error):
+        return RowsRejected(f"the database refuses a row: {said}")
+    return StorageUnavailable(f"the database cannot be written now: {said}")
+
+
+def first_line(error: Exception) -> str:
+    """What the driver said, without PostgreSQL's DETAIL line, which repeats the row."""
+    original: Any = getattr(error, "orig", None) or error
+    diagnostic = getattr(original, "diag", None)
+    text = getattr(diagnostic, "message_primary", None) or str(original)
+    return f"{type(original).__name__}: {text.strip().partition(chr(10))[0]}"
+
+
+def _about_values(error: Exception) -> bool:
+    if not isinstance(error, exc.SQLAlchemyError):
+        # values that never reached the database: an integer beyond 64 bits, a text that is not Unicode
+        return not isinstance(error, OSError)
+    if not isinstance(error, exc.DBAPIError) or error.connection_invalidated:
+        return False
+    state = getattr(error.orig, "sqlstate", None)
+    if state is not None:
+        return str(state).startswith(_REFUSED_VALUES)
+    if isinstance(error.orig, sqlite3.Error):
+        return isinstance(error, _REFUSED_BY_DRIVER)
+    return isinstance(error, exc.DataError)

@@ -1,0 +1,1 @@
+"""Alembic revisions of our tables. `schema` runs them; there is no env.py, see there."""

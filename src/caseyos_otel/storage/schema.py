@@ -1,0 +1,148 @@
+"""Our tables in somebody's database: made and changed by the packaged Alembic migrations, nothing else touched.
+
+Alembic's usual env.py is left out on purpose: it works through module globals (`alembic.op`, `alembic.context`), and a
+host that migrates its own tables in another thread would meet ours in them. Revisions get their `op` as an argument.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from alembic.migration import MigrationContext
+from alembic.operations import Operations
+from alembic.runtime.migration import MigrationStep, RevisionStep
+from alembic.script import ScriptDirectory
+from alembic.script.revision import ResolutionError
+from alembic.util import CommandError
+from sqlalchemy import Connection, Engine, exc, inspect, text
+
+from caseyos_otel.errors import StorageError
+from caseyos_otel.storage import partitions
+from caseyos_otel.storage.failure import first_line, translate
+from caseyos_otel.storage.tables import VERSION_TABLE, metadata
+
+_OURS: Final = re.compile(rf"(?:{'|'.join(metadata.tables)}|{VERSION_TABLE}|events_(?:default|once_per|\d{{4}}_\d\d))")
+
+
+def upgrade(engine: Engine) -> None:
+    """Bring the tables to this release. Safe in several processes at once; needs no DDL rights when nothing is to do.
+
+    A schema of a newer release stays as it is: releases are made to work on the next one's schema.
+
+    Raises:
+        StorageUnavailable: the database cannot be reached, or another process holds the lock for too long.
+        StorageError: a table of our name belongs to somebody else, or this role may not create tables.
+    """
+    try:
+        if not is_current(engine):
+            with engine.connect() as connection, _exclusive(connection):
+                _migrate(connection)
+    except exc.DBAPIError as error:
+        raise _explained(error) from None
+
+
+def current(engine: Engine) -> str | None:
+    """The revision of this database; None where our tables are not.
+
+    Raises:
+        StorageUnavailable: the database cannot be reached.
+    """
+    try:
+        with engine.connect() as connection:
+            return _context(connection).get_current_revision()
+    except exc.DBAPIError as error:
+        raise translate(error) from None
+
+
+def is_current(engine: Engine) -> bool:
+    """Whether this database has all that this release needs: its own revision, or that of a newer release."""
+    revision = current(engine)
+    return revision is not None and (revision == head() or not _known(revision))
+
+
+def head() -> str:
+    """The revision this release brings."""
+    revision = _scripts().get_current_head()
+    assert revision is not None
+    return revision
+
+
+def include_object(object: Any, name: str | None, type_: str, reflected: bool, compare_to: Any) -> bool:  # noqa: A002  # Alembic passes it by this name's position
+    """A filter for the host's own `alembic revision --autogenerate`: leaves our tables alone.
+
+    A table of one of our names that the host declares itself stays the host's.
+
+    Example, in the host's env.py:
+        >>> context.configure(..., include_object=caseyos_otel.storage.schema.include_object)  # doctest: +SKIP
+    """
+    return not (
+        type_ == "table" and reflected and compare_to is None and name is not None and _OURS.fullmatch(name) is not None
+    )
+
+
+def _migrate(connection: Connection) -> None:
+    """Under the lock: what another process has done in the meantime is seen here."""
+    context = _context(connection)
+    if context.get_current_revision() is None:
+        _refuse_foreign(connection)
+    context.run_migrations(op=Operations(context))
+    if connection.dialect.name == "postgresql":
+        partitions.ensure(connection, partitions.wanted((), datetime.now(UTC).date()))
+
+
+def _exclusive(connection: Connection) -> AbstractContextManager[object]:
+    """A transaction that only one process at a time is in; what it does is there whole or not at all."""
+    transaction = connection.begin()
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": partitions.LOCK})
+    else:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+    return transaction
+
+
+def _context(connection: Connection) -> MigrationContext:
+    return MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE, "fn": _steps})
+
+
+def _steps(heads: Iterable[str], _context: MigrationContext) -> list[RevisionStep]:
+    scripts = _scripts()
+    applied = next(iter(heads), "base")
+    if applied != "base" and not _known(applied):
+        return []
+    revisions = list(scripts.iterate_revisions("head", applied))
+    return [MigrationStep.upgrade_from_script(scripts.revision_map, revision) for revision in reversed(revisions)]
+
+
+def _scripts() -> ScriptDirectory:
+    return ScriptDirectory(str(Path(__file__).with_name("migrations")))
+
+
+def _known(revision: str) -> bool:
+    try:
+        return _scripts().get_revision(revision) is not None
+    except (CommandError, ResolutionError):
+        return False
+
+
+def _refuse_foreign(connection: Connection) -> None:
+    inspector = inspect(connection)
+    for name in metadata.tables:
+        if inspector.has_table(name):
+            raise StorageError(
+                f"the database already has a table {name!r} that is not ours, and it stays untouched; set "
+                "CASEYOS_OTEL_DATABASE_URL to another database, or on PostgreSQL to a schema of its own "
+                "(?options=-csearch_path%3Dcaseyos)"
+            )
+
+
+def _explained(error: exc.DBAPIError) -> StorageError:
+    if getattr(error.orig, "sqlstate", None) == "42501":
+        return StorageError(
+            f"this role may not create tables ({first_line(error)}); run caseyos-otel db upgrade once with one that may"
+        )
+    return translate(error)

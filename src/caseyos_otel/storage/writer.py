@@ -1,0 +1,147 @@
+"""Rows into the database: one transaction a batch, one statement a table, each event once."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from functools import cache
+from typing import Any, Final
+
+from sqlalchemy import Connection, Engine, Table, exc
+from sqlalchemy.dialects import postgresql
+
+from caseyos_otel import diagnostics
+from caseyos_otel.events.record import EventRecord
+from caseyos_otel.storage import partitions
+from caseyos_otel.storage.failure import RowsRejected, first_line, translate
+from caseyos_otel.storage.rows import Row, row
+from caseyos_otel.storage.tables import events, outcome_events
+
+TRY_PARTITIONS_AGAIN_S: Final = 300.0
+POSTGRESQL: Final = postgresql.dialect()  # type: ignore[no-untyped-call]
+
+Disclose = Callable[[EventRecord], Mapping[str, Any]]
+Pseudonym = Callable[[str], str]
+
+
+class Writer:
+    """Stores records: outcomes in `outcome_events`, the rest in `events` unless `event_store` is `outcomes`.
+
+    `disclose` says what of a record this database may see, `pseudonym` is the keyed hash of an address. `prepare` runs
+    before the first write, and again until it succeeds: usually `schema.upgrade`.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        event_store: str,
+        disclose: Disclose,
+        pseudonym: Pseudonym,
+        prepare: Callable[[Engine], object] | None = None,
+    ) -> None:
+        self._engine = engine
+        self._event_store = event_store
+        self._disclose = disclose
+        self._pseudonym = pseudonym
+        self._prepare = prepare
+        self._months: set[Any] = set()
+        self._partitions_not_before = 0.0
+
+    def write(self, records: Sequence[EventRecord]) -> None:
+        """Store all of them or none; those that are stored already stay as they are.
+
+        Raises:
+            StorageUnavailable: nothing is wrong with the records; try again later.
+            RowsRejected: these records cannot be stored as they are; the message says why.
+        """
+        stored = [r for r in records if r.outcome or self._event_store != "outcomes"]
+        if not stored:
+            return
+        rows = self._rows(stored)
+        try:
+            self._make_ready(rows[events])
+            with self._engine.begin() as connection:
+                for table, of_table in rows.items():
+                    insert(connection, table, of_table)
+        except Exception as error:
+            # not chained: the driver's text may repeat the row, and with it an address
+            raise translate(error) from None
+
+    def release(self) -> None:
+        """Close the connection while there is nothing to write; the next write opens one."""
+        self._engine.dispose()
+
+    def _rows(self, records: Sequence[EventRecord]) -> dict[Table, list[Row]]:
+        rows: dict[Table, list[Row]] = {outcome_events: [], events: []}
+        now = datetime.now(UTC)
+        for record in records:
+            try:
+                made = row(record, self._disclose(record), now, self._pseudonym)
+                rows[outcome_events if record.outcome else events].append(made)
+            except Exception as error:
+                raise RowsRejected(f"{record!r} cannot be made a row: {type(error).__name__}") from error
+        return rows
+
+    def _make_ready(self, rows: list[Row]) -> None:
+        if self._prepare is not None:
+            self._prepare(self._engine)
+            self._prepare = None
+        if rows and self._engine.dialect.name == "postgresql":
+            self._make_partitions(made["event_id"] for made in rows)
+
+    def _make_partitions(self, event_ids: Iterable[str]) -> None:
+        months = partitions.wanted(event_ids, datetime.now(UTC).date())
+        if months <= self._months or time.monotonic() < self._partitions_not_before:
+            return
+        try:
+            with self._engine.begin() as connection:
+                partitions.ensure(connection, months)
+            self._months |= months
+        except exc.DBAPIError as error:
+            if error.connection_invalidated:
+                raise
+            # the rows are stored all the same, in the default partition
+            self._partitions_not_before = time.monotonic() + TRY_PARTITIONS_AGAIN_S
+            diagnostics.warn(
+                f"a monthly partition of the table events could not be made ({first_line(error)}); rows go to "
+                "events_default; run caseyos-otel db upgrade with a role that may create tables",
+                key="storage.partitions",
+            )
+
+
+def insert(connection: Connection, table: Table, rows: Sequence[Row]) -> None:
+    """Insert rows in one statement; those whose `event_id` is there already are left alone."""
+    if not rows:
+        return
+    if connection.dialect.name == "postgresql":
+        payload = json.dumps(rows, default=datetime.isoformat, ensure_ascii=False, allow_nan=False)
+        connection.exec_driver_sql(_postgresql_insert(table), (payload,))
+    else:
+        names = [column.name for column in table.columns]
+        connection.exec_driver_sql(_sqlite_insert(table), [tuple(_native(made[n]) for n in names) for made in rows])
+
+
+@cache
+def _postgresql_insert(table: Table) -> str:
+    names = ", ".join(column.name for column in table.columns)
+    types = ", ".join(f"{c.name} {c.type.compile(POSTGRESQL)}" for c in table.columns)
+    rows = f"SELECT {names} FROM json_to_recordset(%s::json) AS r({types})"  # noqa: S608  # names of our own tables
+    return f"INSERT INTO {table.name} ({names}) {rows} ON CONFLICT DO NOTHING"  # names of our own tables
+
+
+@cache
+def _sqlite_insert(table: Table) -> str:
+    names = [column.name for column in table.columns]
+    marks = ", ".join("?" * len(names))
+    into = f"{table.name} ({', '.join(names)})"
+    return f"INSERT INTO {into} VALUES ({marks}) ON CONFLICT DO NOTHING"  # noqa: S608  # names of our own tables
+
+
+def _native(value: Any) -> Any:
+    """What SQLite's driver takes; datetimes as `tables.UtcDateTime` writes them."""
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).replace(tzinfo=None).isoformat(" ", "microseconds")
+    return json.dumps(value, ensure_ascii=False, allow_nan=False) if isinstance(value, dict) else value

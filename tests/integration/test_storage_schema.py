@@ -1,0 +1,224 @@
+"""The schema on real databases: what is declared is what the migrations make, and nothing of a host's is touched."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import alembic.command
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from sqlalchemy import Column, Engine, Integer, MetaData, Table, Text, inspect, text
+
+from caseyos_otel.errors import StorageError
+from caseyos_otel.storage import partitions, schema, tables
+from caseyos_otel.storage.engine import create, parse_url
+from caseyos_otel.storage.failure import StorageUnavailable
+
+POSTGRESQL_CATALOG = """
+    SELECT c.relname, c.relkind::text, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull,
+           pg_get_indexdef(c.oid), pg_get_expr(c.relpartbound, c.oid), pg_get_partkeydef(c.oid)
+    FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0
+    WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p', 'i', 'I')
+    ORDER BY 1, 3
+"""
+SQLITE_CATALOG = "SELECT type, name, tbl_name, sql FROM sqlite_master ORDER BY 1, 2"
+
+
+@pytest.fixture
+def engine(database_url: str) -> Iterator[Engine]:
+    engine = create(parse_url(database_url))
+    yield engine
+    engine.dispose()
+
+
+def catalog(engine: Engine) -> list[tuple[object, ...]]:
+    """Everything that the database knows of our tables, but for what only migrations make."""
+    query = POSTGRESQL_CATALOG if engine.dialect.name == "postgresql" else SQLITE_CATALOG
+    with engine.connect() as connection:
+        rows = [
+            tuple(" ".join(v.split()) if isinstance(v, str) else v for v in r) for r in connection.execute(text(query))
+        ]
+    made_by_migrations = (schema.VERSION_TABLE, "sqlite_autoindex_caseyos", "events_")
+    return [row for row in rows if not any(str(v).startswith(made_by_migrations) for v in row[:3])]
+
+
+def test_declared_tables_equal_all_migrations(engine: Engine) -> None:
+    schema.upgrade(engine)
+    with engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"include_object": _ours, "compare_type": True})
+        assert compare_metadata(context, tables.metadata) == []
+    migrated = catalog(engine)
+    with engine.begin() as connection:
+        tables.metadata.drop_all(connection)
+        tables.metadata.create_all(connection)
+    assert catalog(engine) == migrated
+    assert {row[0] for row in migrated} >= {"events", "outcome_events"} or engine.dialect.name == "sqlite"
+
+
+def _ours(_object: object, name: str | None, type_: str, reflected: bool, _compare_to: object) -> bool:
+    return type_ != "table" or not reflected or name in tables.metadata.tables
+
+
+def test_upgrading_again_changes_nothing(engine: Engine) -> None:
+    assert schema.current(engine) is None
+    assert not schema.is_current(engine)
+    schema.upgrade(engine)
+    before = catalog(engine)
+    schema.upgrade(engine)
+    assert (schema.current(engine), schema.is_current(engine)) == (schema.head(), True)
+    assert catalog(engine) == before
+
+
+def test_processes_that_migrate_at_once_all_succeed(database_url: str) -> None:
+    program = (
+        "import sys; from caseyos_otel.storage import engine, schema;"
+        "e = engine.create(engine.parse_url(sys.argv[1])); sys.stdin.read(); schema.upgrade(e); print(schema.current(e))"
+    )
+    command = [sys.executable, "-c", program, database_url]
+    processes = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(4)]
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.close()
+    answers = [process.stdout.read().strip() for process in processes if process.stdout is not None]
+    assert [process.wait(60) for process in processes] == [0, 0, 0, 0]
+    assert answers == [schema.head()] * 4
+
+
+@pytest.mark.parametrize("name", ["events", "outcome_events"])
+def test_a_foreign_table_is_refused_and_stays_as_it_was(engine: Engine, name: str) -> None:
+    with engine.begin() as connection:
+        connection.execute(text(f"CREATE TABLE {name} (id integer PRIMARY KEY, title text)"))
+        connection.execute(text(f"INSERT INTO {name} VALUES (1, 'theirs')"))
+    with pytest.raises(StorageError, match=f"'{name}' that is not ours.*CASEYOS_OTEL_DATABASE_URL"):
+        schema.upgrade(engine)
+    assert inspect(engine).get_table_names() == [name]
+    with engine.connect() as connection:
+        assert connection.execute(text(f"SELECT * FROM {name}")).all() == [(1, "theirs")]
+
+
+def test_a_schema_of_a_newer_release_stays_as_it_is(engine: Engine) -> None:
+    schema.upgrade(engine)
+    with engine.begin() as connection:
+        connection.execute(text(f"UPDATE {schema.VERSION_TABLE} SET version_num = '9999'"))
+    schema.upgrade(engine)
+    assert (schema.current(engine), schema.is_current(engine)) == ("9999", True)
+
+
+def test_a_database_that_is_away_is_said_to_be_so() -> None:
+    engine = create(parse_url("postgres://casey:hunter2@127.0.0.1:1/app"))
+    for call in (schema.upgrade, schema.current, schema.is_current):
+        with pytest.raises(StorageUnavailable, match="refused") as raised:
+            call(engine)
+        assert "hunter2" not in str(raised.value)
+
+
+def test_a_role_that_may_not_make_tables_is_told_so_and_may_use_what_is_there(postgresql_url: str) -> None:
+    owner = create(parse_url(postgresql_url))
+    name = f"service_{owner.url.database}"
+    with owner.begin() as connection:
+        connection.execute(text(f"CREATE ROLE {name} LOGIN"))
+    service = create(owner.url.set(username=name))
+    with pytest.raises(StorageError, match="may not create tables.*caseyos-otel db upgrade"):
+        schema.upgrade(service)
+    schema.upgrade(owner)
+    with owner.begin() as connection:
+        connection.execute(text(f"GRANT SELECT, INSERT ON ALL TABLES IN SCHEMA public TO {name}"))
+    schema.upgrade(service)
+    assert schema.is_current(service)
+    service.dispose()
+    owner.dispose()
+
+
+def test_on_postgresql_events_has_its_partitions(postgresql_url: str) -> None:
+    engine = create(parse_url(postgresql_url))
+    schema.upgrade(engine)
+    months = partitions.wanted([], datetime.now(UTC).date())
+    with engine.connect() as connection:
+        names = set(connection.scalars(partitions._CHILDREN))
+    assert names == {"events_default", "events_once_per"} | {partitions.name_of(month) for month in months}
+    engine.dispose()
+
+
+def write_host(directory: Path, upgrade: str) -> Config:
+    """A host application with an Alembic environment of its own and one revision."""
+    (directory / "versions").mkdir(parents=True)
+    (directory / "script.py.mako").write_text(
+        "revision = ${repr(up_revision)}\ndown_revision = ${repr(down_revision)}\n"
+        "import sqlalchemy as sa\nfrom alembic import op\n"
+        "def upgrade():\n    ${upgrades if upgrades else 'pass'}\ndef downgrade():\n    pass\n"
+    )
+    (directory / "env.py").write_text(
+        "from alembic import context\n"
+        "from sqlalchemy import create_engine\n"
+        "from caseyos_otel.storage.schema import include_object\n"
+        "with create_engine(context.config.get_main_option('sqlalchemy.url')).connect() as connection:\n"
+        "    context.configure(connection=connection, include_object=include_object,\n"
+        "                      target_metadata=context.config.attributes['metadata'])\n"
+        "    with context.begin_transaction():\n"
+        "        context.run_migrations()\n"
+    )
+    (directory / "versions" / "a1_the_hosts_own.py").write_text(
+        "revision = 'a1'\ndown_revision = None\n"
+        "import sqlalchemy as sa\nfrom alembic import op\n"
+        f"def upgrade():\n{upgrade}\n"
+    )
+    config = Config()
+    config.set_main_option("script_location", str(directory))
+    metadata = MetaData()
+    Table("deals", metadata, Column("id", Integer, primary_key=True), Column("title", Text))
+    config.attributes["metadata"] = metadata
+    return config
+
+
+DEALS = "    op.create_table('deals', sa.Column('id', sa.Integer, primary_key=True), sa.Column('title', sa.Text))"
+
+
+def test_a_hosts_autogenerate_does_not_see_our_tables(tmp_path: Path, engine: Engine) -> None:
+    config = write_host(tmp_path / "host", DEALS)
+    config.set_main_option("sqlalchemy.url", engine.url.render_as_string(hide_password=False))
+    alembic.command.upgrade(config, "head")
+    schema.upgrade(engine)
+    made = alembic.command.revision(config, autogenerate=True, message="nothing")
+    assert made is not None
+    assert made.module.__dict__["revision"] == made.revision  # type: ignore[union-attr]
+    written = Path(made.path).read_text()  # type: ignore[union-attr]
+    assert "drop" not in written
+    assert "caseyos" not in written
+    assert "op." not in written
+
+
+def test_ours_may_run_in_the_middle_of_a_hosts_migration(tmp_path: Path, sqlite_url: str) -> None:
+    ours = create(parse_url(f"sqlite:///{tmp_path}/ours.db"))
+    upgrade = (
+        "    from caseyos_otel.storage import engine, schema\n"
+        f"    schema.upgrade(engine.create(engine.parse_url({str(ours.url)!r})))\n{DEALS}"
+    )
+    config = write_host(tmp_path / "host", upgrade)
+    config.set_main_option("sqlalchemy.url", f"sqlite:///{tmp_path}/host.db")
+    alembic.command.upgrade(config, "head")
+    host = create(parse_url(f"sqlite:///{tmp_path}/host.db"))
+    assert inspect(host).get_table_names() == ["alembic_version", "deals"]
+    assert set(inspect(ours).get_table_names()) == {"events", "outcome_events", schema.VERSION_TABLE}
+
+
+def test_a_hosts_own_table_of_our_name_stays_its_own() -> None:
+    theirs = Table("events", MetaData(), Column("id", Integer, primary_key=True))
+    assert schema.include_object(theirs, "events", "table", reflected=False, compare_to=None)
+    assert schema.include_object(theirs, "events", "table", reflected=True, compare_to=theirs)
+    for name in (
+        "events",
+        "outcome_events",
+        "events_default",
+        "events_once_per",
+        "events_2026_01",
+        schema.VERSION_TABLE,
+    ):
+        assert not schema.include_object(theirs, name, "table", reflected=True, compare_to=None)
+    for name in ("deals", "events_archive", "my_events", "events_2026_1"):
+        assert schema.include_object(theirs, name, "table", reflected=True, compare_to=None)

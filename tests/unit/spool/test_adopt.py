@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from caseyos_otel.spool.adopt import Spool
+from caseyos_otel.spool.problem import Problem
+
+MakeSpool = Callable[..., Spool]
+Drain = Callable[..., list[bytes]]
+Crash = Callable[[Spool], None]
+
+
+@pytest.fixture
+def left(make_spool: MakeSpool, crash: Crash) -> Callable[..., None]:
+    """A dead process that had these destinations and delivered nothing."""
+
+    def leave(*destinations: str, frame: bytes = b"frame") -> None:
+        spool = make_spool(*destinations)
+        spool.writer.append("failures", frame)
+        crash(spool)
+
+    return leave
+
+
+def test_what_dead_processes_left_is_delivered_to_every_destination_and_removed(
+    make_spool: MakeSpool, drain: Drain, left: Callable[..., None], root: Path
+) -> None:
+    for number in range(3):
+        left("outcomes", "sentry", frame=b"%d" % number)
+    spool = make_spool("outcomes", "sentry")
+    assert spool.adopt() == 3
+    assert spool.reader("sentry").wait(10), "adoption wakes the delivery threads"
+    assert sorted(drain(spool, "outcomes")) == sorted(drain(spool, "sentry")) == [b"0", b"1", b"2"]
+    assert spool.adopt() == 0
+    assert list(root.iterdir()) == []
+
+
+def test_a_living_process_keeps_its_directory(make_spool: MakeSpool) -> None:
+    living, other = make_spool("outcomes"), make_spool("outcomes")
+    living.writer.append("outcomes", b"mine")
+    assert other.adopt() == 0
+    assert not other.reader("outcomes").read()
+    assert living.reader("outcomes").read().frames == [b"mine"]
+
+
+def test_what_is_adopted_and_not_delivered_is_left_for_the_next(
+    make_spool: MakeSpool, drain: Drain, left: Callable[..., None]
+) -> None:
+    left("outcomes")
+    first, second = make_spool("outcomes"), make_spool("outcomes")
+    assert (first.adopt(), second.adopt()) == (1, 0)
+    first.close()
+    assert second.adopt() == 1
+    assert drain(second, "outcomes") == [b"frame"]
+
+
+def test_a_segment_waits_for_a_destination_that_only_another_process_knows(
+    make_spool: MakeSpool, drain: Drain, left: Callable[..., None], root: Path
+) -> None:
+    left("outcomes", "sentry")
+    without_sentry = make_spool("outcomes")
+    without_sentry.adopt()
+    assert drain(without_sentry, "outcomes") == [b"frame"]
+    without_sentry.adopt()  # nothing left for it here: lets it go
+    with_sentry = make_spool("outcomes", "sentry")
+    assert with_sentry.adopt() == 1
+    assert drain(with_sentry, "sentry") == [b"frame"]
+    assert drain(with_sentry, "outcomes") == []
+    with_sentry.adopt()
+    assert list(root.iterdir()) == []
+
+
+def test_a_destination_that_nobody_knows_any_more_is_given_up_after_a_while_and_reported(
+    make_spool: MakeSpool, drain: Drain, left: Callable[..., None], root: Path, problems: list[Problem]
+) -> None:
+    left("outcomes", "sentry")
+    (segment,) = root.rglob("*.seg")
+    old = time.time() - 3600
+    os.utime(segment, (old, old))
+    spool = make_spool("outcomes", abandon_after=1800.0)
+    spool.adopt()
+    assert segment.exists(), "it still waits for outcomes, which is known"
+    assert drain(spool, "outcomes") == [b"frame"]
+    spool.adopt()
+    assert list(root.iterdir()) == []
+    (problem,) = problems
+    assert (problem.kind, problem.path) == ("abandoned", segment)
+    assert "sentry" in problem.detail
+
+
+def test_a_destination_that_is_new_gets_what_was_left(
+    make_spool: MakeSpool, drain: Drain, left: Callable[..., None]
+) -> None:
+    left("outcomes")
+    spool = make_spool("outcomes", "otlp")
+    spool.adopt()
+    assert drain(spool, "outcomes") == drain(spool, "otlp") == [b"frame"]
+
+
+def test_a_process_without_destinations_throws_nothing_away(
+    make_spool: MakeSpool, drain: Drain, left: Callable[..., None]
+) -> None:
+    left()
+    nobody = make_spool()
+    nobody.adopt()
+    nobody.close()
+    spool = make_spool("outcomes")
+    assert spool.adopt() == 1
+    assert drain(spool, "outcomes") == [b"frame"]
+
+
+def test_a_directory_without_its_lock_may_be_in_use_and_is_reported_once(
+    make_spool: MakeSpool, left: Callable[..., None], root: Path, problems: list[Problem]
+) -> None:
+    left("outcomes")
+    (directory,) = root.iterdir()
+    (directory / "lock").unlink()
+    spool = make_spool("outcomes")
+    assert spool.adopt() == spool.adopt() == 0
+    assert [problem.kind for problem in problems] == ["lock_missing"]
+    (directory / "lock").touch()
+    assert spool.adopt() == 1
+
+
+def test_what_a_process_left_that_died_while_it_made_its_directory_is_removed(
+    make_spool: MakeSpool, root: Path
+) -> None:
+    (root / "empty").mkdir(parents=True)
+    (root / "begun").mkdir()
+    (root / "begun" / "lock").touch()
+    (root / "a file of somebody").touch()
+    make_spool("outcomes").adopt()
+    assert [path.name for path in root.iterdir()] == ["a file of somebody"]
+
+
+def test_a_strange_file_keeps_its_directory(
+    make_spool: MakeSpool, drain: Drain, left: Callable[..., None], root: Path
+) -> None:
+    left("outcomes")
+    (directory,) = root.iterdir()
+    (directory / "erase.order").touch()
+    spool = make_spool("outcomes")
+    spool.adopt()
+    assert drain(spool, "outcomes") == [b"frame"]
+    spool.adopt()
+    assert {"erase.order", "lock"} <= {path.name for path in directory.iterdir()}
+
+
+@pytest.mark.parametrize("name", ["", "../x", "a b", "x.tmp"])
+def test_a_destination_needs_a_name_that_is_a_file_name(make_spool: MakeSpool, name: str) -> None:
+    with pytest.raises(ValueError, match="accepted are lower-case names"):
+        make_spool(name)

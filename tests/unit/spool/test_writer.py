@@ -1,0 +1,208 @@
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from caseyos_otel.spool.adopt import Spool
+from caseyos_otel.spool.directory import SegmentDirectory
+from caseyos_otel.spool.problem import FrameRefused, Problem, SpoolUnavailable
+from caseyos_otel.spool.segment import HEADER_SIZE, MAX_PAYLOAD, intact
+
+MakeSpool = Callable[..., Spool]
+Drain = Callable[..., list[bytes]]
+
+
+def test_a_process_that_appends_nothing_leaves_nothing(make_spool: MakeSpool, root: Path) -> None:
+    spool = make_spool("outcomes")
+    spool.adopt()
+    spool.writer.sync()
+    spool.close()
+    assert not root.exists()
+
+
+def test_a_frame_is_on_disk_when_append_returns(make_spool: MakeSpool, root: Path) -> None:
+    spool = make_spool("outcomes")
+    spool.writer.append("outcomes", b"frame")
+    (segment,) = root.glob("*/outcomes-00000001.seg")
+    assert [record.payload for record in intact(segment.read_bytes(), HEADER_SIZE)] == [b"frame"]
+
+
+def test_directories_and_files_are_for_the_owner_only(make_spool: MakeSpool, root: Path) -> None:
+    make_spool("outcomes").writer.append("outcomes", b"frame")
+    assert {path.stat().st_mode & 0o077 for path in (root, *root.rglob("*"))} == {0}
+
+
+def test_each_series_has_segments_of_its_own_and_rolls_at_the_size(make_spool: MakeSpool, root: Path) -> None:
+    writer = make_spool("outcomes", segment_bytes=200).writer
+    for _ in range(3):
+        writer.append("outcomes", bytes(100))
+    writer.append("failures", bytes(1000))
+    sizes = {path.name: path.stat().st_size for path in root.rglob("*.seg")}
+    assert sorted(sizes) == [f"{name}.seg" for name in ("failures-00000001", *(f"outcomes-0000000{n}" for n in "123"))]
+    assert sizes["failures-00000001.seg"] > 1000, "a frame larger than a segment gets one for itself"
+
+
+@pytest.mark.parametrize("frame", [b"", bytes(MAX_PAYLOAD + 1)], ids=["empty", "too large"])
+def test_a_frame_that_no_record_can_hold_is_refused(make_spool: MakeSpool, frame: bytes, root: Path) -> None:
+    with pytest.raises(FrameRefused, match=f"{len(frame)} bytes; accepted are 1 to {MAX_PAYLOAD}"):
+        make_spool("outcomes").writer.append("outcomes", frame)
+    assert not root.exists()
+
+
+def test_a_series_cannot_lead_out_of_the_directory(make_spool: MakeSpool) -> None:
+    with pytest.raises(FrameRefused, match=r"series '\.\./x'"):
+        make_spool("outcomes").writer.append("../x", b"frame")
+
+
+def test_a_file_in_the_way_is_named_with_its_remedy_and_can_be_mended(
+    make_spool: MakeSpool, root: Path, drain: Drain
+) -> None:
+    root.write_text("not a directory")
+    spool = make_spool("outcomes")
+    with pytest.raises(SpoolUnavailable, match=rf"{root}.*a file stands where.*CASEYOS_OTEL_SPOOL_DIR"):
+        spool.writer.append("outcomes", b"lost")
+    root.unlink()
+    spool.writer.append("outcomes", b"kept")
+    assert drain(spool, "outcomes") == [b"kept"]
+
+
+def test_a_full_disk_leaves_no_half_record(
+    root: Path, make_spool: MakeSpool, drain: Drain, problems: list[Problem]
+) -> None:
+    """The kernel writes up to the file size limit and reports a short write, as it does on a full disk."""
+    program = """
+        import resource, sys
+        from pathlib import Path
+        from caseyos_otel.spool.problem import SpoolUnavailable
+        from caseyos_otel.spool.writer import SpoolWriter
+        writer = SpoolWriter(Path(sys.argv[1]), on_problem=print)
+        writer.wait_for(["outcomes"])
+        writer.append("outcomes", b"0" * 300)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
+        for number in range(1, 9):
+            try:
+                writer.append("outcomes", str(number).encode() * 300)
+            except SpoolUnavailable as error:
+                print(number, error)
+        writer.append("outcomes", b"x" * 10)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        writer.append("outcomes", b"9" * 300)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(program), str(root)]
+    output = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+    assert [line.split()[0] for line in output.splitlines()] == list("345678")
+    assert "only " in output and str(root) in output
+    spool = make_spool("outcomes")
+    assert spool.adopt() == 1
+    assert [frame[:1] for frame in drain(spool, "outcomes")] == [b"0", b"1", b"2", b"x", b"9"]
+    assert problems == []
+
+
+def test_threads_append_whole_records_each_in_its_order(make_spool: MakeSpool, drain: Drain) -> None:
+    spool = make_spool("outcomes", segment_bytes=10_000)
+
+    def append(thread: int) -> None:
+        for number in range(300):
+            spool.writer.append("outcomes", f"{thread} {number}".encode())
+
+    threads = [threading.Thread(target=append, args=(thread,)) for thread in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    frames = [frame.decode().split() for frame in drain(spool, "outcomes")]
+    assert len(frames) == 1800
+    for thread in range(6):
+        assert [int(number) for name, number in frames if name == str(thread)] == list(range(300))
+
+
+def test_a_reader_beside_a_busy_writer_sees_whole_records_only(
+    make_spool: MakeSpool, drain: Drain, problems: list[Problem]
+) -> None:
+    spool = make_spool("outcomes", segment_bytes=50_000)
+    writing = threading.Thread(
+        target=lambda: [spool.writer.append("outcomes", b"%d " % n + bytes(n % 5000)) for n in range(3000)]
+    )
+    writing.start()
+    frames: list[bytes] = []
+    while writing.is_alive():
+        frames += drain(spool, "outcomes")
+    frames += drain(spool, "outcomes")
+    assert [int(frame.split(b" ")[0]) for frame in frames] == list(range(3000))
+    assert problems == []
+
+
+def test_a_signal_handler_may_append_in_the_middle_of_an_append(make_spool: MakeSpool, drain: Drain) -> None:
+    spool = make_spool("outcomes", segment_bytes=20_000)
+    handled = 0
+
+    def handler(signum: int, frame: object) -> None:
+        nonlocal handled
+        spool.writer.append("failures", b"handler")
+        handled += 1
+
+    before = signal.signal(signal.SIGALRM, handler)
+    count = 0
+    try:
+        for shot in range(50):
+            signal.setitimer(signal.ITIMER_REAL, 0.0001 * (shot % 7 + 1))
+            while handled <= shot:
+                spool.writer.append("failures", b"main")
+                count += 1
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    frames = drain(spool, "outcomes")
+    assert (frames.count(b"main"), frames.count(b"handler")) == (count, handled)
+
+
+def test_sync_notices_a_directory_that_was_removed_and_the_next_append_makes_another(
+    make_spool: MakeSpool, root: Path, problems: list[Problem], drain: Drain
+) -> None:
+    spool = make_spool("outcomes")
+    spool.writer.append("outcomes", b"removed by somebody")
+    shutil.rmtree(root)
+    spool.writer.sync()
+    spool.writer.append("outcomes", b"after")
+    spool.writer.sync()
+    assert drain(spool, "outcomes") == [b"after"]
+    assert [problem.kind for problem in problems] == ["directory_vanished"]
+
+
+def test_an_append_after_close_is_left_for_the_next_process(
+    make_spool: MakeSpool, drain: Drain, crash: Callable[[Spool], None]
+) -> None:
+    spool = make_spool("outcomes")
+    spool.writer.append("outcomes", b"one")
+    spool.close()
+    spool.writer.append("outcomes", b"at the very end")
+    crash(spool)
+    following = make_spool("outcomes")
+    assert following.adopt() == 2
+    assert sorted(drain(following, "outcomes")) == [b"at the very end", b"one"]
+
+
+def test_a_directory_of_another_user_is_refused(
+    root: Path, make_spool: MakeSpool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root.mkdir()
+    owner = root.stat().st_uid
+    monkeypatch.setattr("os.geteuid", lambda: owner + 12345)
+    if owner == 0:  # root's directories serve everybody; only then can the owner be changed, too
+        shutil.chown(root, owner + 1)
+    with pytest.raises(SpoolUnavailable, match=r"belongs to user id \d+.*chown.*CASEYOS_OTEL_SPOOL_DIR"):
+        make_spool("outcomes").writer.append("outcomes", b"frame")
+
+
+def test_the_lock_of_a_living_writer_cannot_be_taken(make_spool: MakeSpool, problems: list[Problem]) -> None:
+    spool = make_spool("outcomes")
+    spool.writer.append("outcomes", b"frame")
+    assert spool.writer.own is not None
+    assert SegmentDirectory.take(spool.writer.own.path, problems.append) is None
