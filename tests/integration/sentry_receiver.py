@@ -22,16 +22,21 @@ class Item(NamedTuple):
 
 
 class SentryReceiver:
-    """Use as a context manager; `dsn` leads to it. Answers 200 unless `answers` holds (status, headers) to give."""
+    """Use as a context manager; `dsn` leads to it. Answers 200 unless `answers` holds (status, headers) to give.
+
+    `requests` holds path and headers of each request, `connections` the client's port of each.
+    """
 
     def __init__(self) -> None:
         self.items: list[Item] = []
         self.requests: list[tuple[str, dict[str, str]]] = []
+        self.connections: list[int] = []
         self.answers: deque[tuple[int, dict[str, str]]] = deque()
         receiver = self
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            wbufsize = -1  # header and body in one packet: two would wait for an acknowledgement
 
             def do_POST(self) -> None:
                 receiver._receive(self)
@@ -77,6 +82,7 @@ class SentryReceiver:
         if handler.headers.get("Content-Encoding") == "gzip":
             body = gzip.decompress(body)
         status, headers = self.answers.popleft() if self.answers else (200, {})
+        self.connections.append(handler.client_address[1])
         self.requests.append((handler.path, dict(handler.headers)))
         if status == 200:
             self.items += parse_envelope(body)

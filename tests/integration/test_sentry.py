@@ -425,6 +425,25 @@ def test_a_forked_child_delivers_by_connections_of_its_own(
     assert os.waitpid(pid, 0)[1] == 0
     sentry.export([make_record("action_failed", FAILED)])
     assert len(receiver.events) == 3
+    parents, childs, parents_again = receiver.connections
+    assert childs != parents
+    assert parents_again == parents
+
+
+def test_our_own_requests_are_not_the_services(
+    receiver: SentryReceiver, destination: Callable[..., SentryDestination]
+) -> None:
+    with SentryReceiver() as elsewhere:
+        sentry_sdk.init(elsewhere.dsn)
+        sentry = destination()
+        record = make_record("action_failed", FAILED)
+        with sentry_sdk.isolation_scope():
+            sentry.failures.remember(record.event_id, copy_context(), None)
+            sentry.export([record])
+            sentry_sdk.capture_message("something else")
+        sentry_sdk.flush()
+        assert only(receiver.events)["event_id"] == record.event_id.replace("-", "")
+        assert only(elsewhere.events)["breadcrumbs"]["values"] == []
 
 
 def test_failures_waiting_for_sentry_are_bounded() -> None:

@@ -65,6 +65,7 @@ FAILURES: tuple[tuple[str, Mapping[str, Any], str, list[str], str], ...] = (
         "ValueError: no score",
     ),
 )
+NAMES = [name for name, *_ in FAILURES]
 RAISED = "recommendation_generated_failed"
 
 registry = Registry()
@@ -87,7 +88,7 @@ def make_record(name: str, fields: Mapping[str, Any], second: int = 0) -> EventR
 
 @pytest.fixture(scope="module")
 def delivered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[list[EventRecord], list[Stored]]]:
-    """Every kind of failure twice, in two requests, and all of it delivered again by another process' worth of state."""
+    """Every kind of failure twice, in two requests, and all of it delivered again as by another process."""
     records: list[EventRecord] = []
     with Bugsink(tmp_path_factory.mktemp("bugsink")) as bugsink:
         failures = FailureScopes()

@@ -16,7 +16,7 @@ from opentelemetry.trace import TraceFlags
 
 from caseyos_otel.events.field import Field, FieldType, Privacy
 from caseyos_otel.events.model import Declaration, Event, optional, required
-from caseyos_otel.events.record import Delivery, EventRecord
+from caseyos_otel.events.record import EXCEPTION_ATTRIBUTES, Delivery, EventRecord
 from caseyos_otel.events.registry import SPECIFIED, Registry
 from caseyos_otel.otlp.decode import MalformedRequestError, decode
 from caseyos_otel.otlp.encode import RequestEncoder
@@ -68,8 +68,8 @@ def events(draw: st.DrawFn) -> EventRecord:
     bound = declaration.bind(given_values)
     missing = [problem.field for problem in bound.problems]
     assert all(bound.values[name] is None for name in missing)
-    exception = st.fixed_dictionaries(
-        {"exception.type": st.text(), "exception.message": st.text(), "exception.stacktrace": st.text()}
+    exception = st.tuples(st.text(), st.text(), st.text()).map(
+        lambda t: dict(zip(EXCEPTION_ATTRIBUTES, t, strict=True))
     )
     return EventRecord(
         declaration,
@@ -101,16 +101,14 @@ def stock_encoding(records: list[EventRecord]) -> ExportLogsServiceRequest:
         attributes = plain_attributes(record).attributes
         # ours are doubles on the wire even where a whole number was given: one type for receivers
         record.attributes = {k: float(v) if k in doubles else v for k, v in attributes.items()}
-        readable.append(
-            ReadableLogRecord(log_record=record, resource=Resource(RESOURCE), instrumentation_scope=SCOPE)
-        )
+        readable.append(ReadableLogRecord(log_record=record, resource=Resource(RESOURCE), instrumentation_scope=SCOPE))
     return encode_logs(readable)
 
 
 def same(back: EventRecord, record: EventRecord) -> bool:
-    parts = ("declaration", "values", "event_id", "timestamp", "observed_timestamp", "trace_id", "span_id",
-             "trace_flags", "invalid_fields", "delivery", "exception_attributes", "failure", "severity_number")  # fmt: skip
-    for part in parts:
+    parts = """declaration values event_id timestamp observed_timestamp trace_id span_id trace_flags
+        invalid_fields delivery exception_attributes failure severity_number"""
+    for part in parts.split():
         assert getattr(back, part) == getattr(record, part), part
     return True
 

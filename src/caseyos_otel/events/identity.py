@@ -1,4 +1,4 @@
-"""Event ids that are derived rather than drawn: UUIDs of version 8 (RFC 9562 section 5.8), the same for the same input."""
+"""Event ids that are derived rather than drawn: UUIDv8 (RFC 9562 section 5.8), the same for the same input."""
 
 from __future__ import annotations
 

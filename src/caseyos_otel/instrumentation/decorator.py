@@ -26,8 +26,8 @@ MEASURED: Final = ("duration_ms", "processing_duration_ms")
 def track_event(event_name: str, properties: Properties | None = None) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Emit `event_name` for every call of the decorated function, method, coroutine, generator or async generator.
 
-    Declared fields are filled from same-named parameters, then from same-named keys or attributes of the result, then
-    from `properties` (a mapping, or a callable that takes the arguments by name and the result); the later wins. A
+    Declared fields are filled from same-named parameters, then from same-named keys or attributes of the result (of the
+    exception, when the call raises), then from `properties` (a mapping, or a callable that takes the arguments by name and the result); the later wins. A
     declared duration is measured with a monotonic clock. When the call raises, the failure twin is emitted (its issue
     carries the exception) and the same exception goes on. A cancelled coroutine or a closed generator did not fail; a
     generator's event is emitted when it is exhausted.
@@ -71,9 +71,9 @@ class _Watch:
         try:
             declaration = registry.require(self._event_name)
             if error is None:
-                tracking.emitter.emit(declaration, self._fields(declaration, seconds))
+                tracking.emitter.emit(declaration, self._fields(declaration, seconds, self.result))
             elif twin := registry.twin(declaration) or (declaration if declaration.failure else None):
-                fields = {**_described(error), **self._fields(twin, seconds)}
+                fields = {**_described(error), **self._fields(twin, seconds, error)}
                 tracking.emitter.emit(twin, fields, exception=error)
         except InvalidEventError as invalid:
             # Strict mode must not replace the exception that is already on its way to the caller.
@@ -82,17 +82,18 @@ class _Watch:
         except Exception as ours:
             diagnostics.swallowed(f"tracking a call for {self._event_name!r}", ours)
 
-    def _fields(self, declaration: Declaration, seconds: float) -> dict[str, Any]:
+    def _fields(self, declaration: Declaration, seconds: float, source: Any) -> dict[str, Any]:
+        """Fields from parameters, then from `source` (the result, or the exception), then from the given properties."""
         names = _top_level(declaration)
         fields: dict[str, Any] = {name: seconds * 1000 for name in MEASURED if name in declaration.by_name}
         if declaration.failed_when:
             fields[declaration.failed_when] = True
         arguments = self._arguments
         fields.update((name, arguments[name]) for name in names if arguments.get(name) is not None)
-        fields.update(_from_result(names, self.result))
-        if self._properties is not None:
+        fields.update(_from_object(names, source))
+        with diagnostics.guard("asking for the properties of an event"):
             given = self._properties
-            fields.update(given(arguments, self.result) if callable(given) else given)
+            fields.update((given(arguments, self.result) if callable(given) else given) or {})
         return fields
 
 
@@ -109,12 +110,12 @@ def _described(error: Exception) -> dict[str, Any]:
     return {"error_type": type(error).__qualname__, "error_message": message}
 
 
-def _from_result(names: tuple[str, ...], result: Any) -> dict[str, Any]:
-    if result is None or isinstance(result, str | bytes | int | float | list | tuple | set):
+def _from_object(names: tuple[str, ...], source: Any) -> dict[str, Any]:
+    if source is None or isinstance(source, str | bytes | int | float | list | tuple | set):
         return {}
-    if isinstance(result, Mapping):
-        return {name: result[name] for name in names if result.get(name) is not None}
-    found = {name: getattr(result, name, None) for name in names}
+    if isinstance(source, Mapping):
+        return {name: source[name] for name in names if source.get(name) is not None}
+    found = {name: getattr(source, name, None) for name in names}
     return {name: value for name, value in found.items() if value is not None and not callable(value)}
 
 

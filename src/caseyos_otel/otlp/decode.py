@@ -5,12 +5,11 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 from uuid import UUID
 
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # protobuf has no types of its own
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
-from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, ResourceLogs, ScopeLogs
 from opentelemetry.trace import TraceFlags
 
@@ -25,6 +24,9 @@ from caseyos_otel.events.record import (
     Delivery,
     EventRecord,
 )
+
+if TYPE_CHECKING:
+    from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 
 OnUndeclared = Callable[[str, bytes], None]
 OnInvalid = Callable[[Declaration, Problem], None]
@@ -75,7 +77,7 @@ def decode(
 
 def _parse(request: bytes) -> ExportLogsServiceRequest:
     try:
-        return ExportLogsServiceRequest.FromString(request)
+        return ExportLogsServiceRequest.FromString(request)  # type: ignore[no-any-return]  # see the first import
     except DecodeError as error:
         raise MalformedRequestError(
             f"{len(request)} bytes are not an OTLP ExportLogsServiceRequest in protobuf: {error}"
@@ -100,7 +102,7 @@ def _walk(
 def _request_of(record: LogRecord, resource_logs: ResourceLogs, scope_logs: ScopeLogs) -> bytes:
     one = ScopeLogs(scope=scope_logs.scope, log_records=[record], schema_url=scope_logs.schema_url)
     where = ResourceLogs(resource=resource_logs.resource, scope_logs=[one], schema_url=resource_logs.schema_url)
-    return ExportLogsServiceRequest(resource_logs=[where]).SerializeToString()
+    return bytes(ExportLogsServiceRequest(resource_logs=[where]).SerializeToString())
 
 
 def _event(
@@ -188,7 +190,7 @@ def _content(record: LogRecord) -> bytes:
     content.CopyFrom(record)
     if record.time_unix_nano:
         content.ClearField("observed_time_unix_nano")
-    return content.SerializeToString(deterministic=True)
+    return bytes(content.SerializeToString(deterministic=True))
 
 
 def _time(nanoseconds: int) -> int:

@@ -1,1 +1,1 @@
-"""What may be said: secrets are masked, addresses, names and companies become keyed hashes; rules, no I/O but the key file."""
+"""What may be said: secrets are masked, addresses, names and companies become keyed hashes."""

@@ -1,4 +1,4 @@
-"""Who may see what: one table, class of a field × kind of destination (DESIGN sections 7 and 8.4)."""
+"""Who may see what: one table, class of a field by kind of destination (DESIGN sections 7 and 8.4)."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ class Minimiser:
         self._plans: dict[Declaration, tuple[tuple[str, Callable[[str], str]], ...]] = {}
 
     def __call__(self, record: EventRecord) -> None:
-        """Clean `record` in place; doing it again changes nothing."""
+        """Clean `record` in place; doing it again does no harm."""
         plan = self._plans.get(record.declaration)
         if plan is None:
             plan = self._plans[record.declaration] = _cleaning(record.declaration)

@@ -63,7 +63,9 @@ _RULES: Final = (
     ),
     _Rule(
         ("basic",),
-        re.compile(_START + r"((?i:basic)[ \t]{1,3})(?=[A-Za-z]{0,128}(?:[0-9+/=]|[a-z][A-Z]))[A-Za-z0-9+/]{8,}+={0,2}"),
+        re.compile(
+            _START + r"((?i:basic)[ \t]{1,3})(?=[A-Za-z]{0,128}(?:[0-9+/=]|[a-z][A-Z]))[A-Za-z0-9+/]{8,}+={0,2}"
+        ),
         rf"\g<1>{SECRET}",
     ),
     _Rule(("eyj",), re.compile(_START + r"eyJ[\w-]{6,}+\.[\w-]{6,}+(?:\.[\w-]*+){0,3}"), SECRET),
@@ -92,7 +94,9 @@ _RULES: Final = (
     ),
     _Rule(
         ("cookie",),
-        re.compile(r"""((?:set-)?cookie\\{0,2}["']?[ \t]{0,3}[:=][ \t]{0,3}\\{0,2}["']?)[^\s"'][^\n"']*+""", re.IGNORECASE),
+        re.compile(
+            r"""((?:set-)?cookie\\{0,2}["']?[ \t]{0,3}[:=][ \t]{0,3}\\{0,2}["']?)[^\s"'][^\n"']*+""", re.IGNORECASE
+        ),
         rf"\g<1>{SECRET}",
     ),
     _Rule(
@@ -162,9 +166,18 @@ def clean(text: str, *, keep_end: bool = False) -> str:
 
 def clean_free_text(text: str, *, keep_end: bool = False) -> str:
     """`clean` and `mask_secrets` in one: secrets are masked before the cut could halve them."""
-    if len(text) > _SCANNED:
-        text = _MARK + text[-_SCANNED:] if keep_end else text[:_SCANNED] + _MARK
-    return clean(mask_secrets(text), keep_end=keep_end)
+    if len(text) <= _SCANNED:
+        return clean(mask_secrets(text), keep_end=keep_end)
+    if keep_end:
+        return clean(_MARK + mask_secrets(_whole_words(text[-_SCANNED:])), keep_end=True)
+    return clean(mask_secrets(text[:_SCANNED]) + _MARK)
+
+
+def _whole_words(text: str) -> str:
+    """Without the rest of a line or word, which may begin inside a secret, where no pattern would know it."""
+    margin = _SCANNED - LIMIT
+    ends = (text.find(separator, 0, margin) for separator in "\n ")
+    return text[next((end for end in ends if end >= 0), margin) + 1 :]
 
 
 def _decoded(address: str) -> str:

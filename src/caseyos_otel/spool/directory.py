@@ -1,9 +1,11 @@
-"""One directory of segments whose lock this process holds: its own, or one that a dead process left::
+"""One directory of segments whose lock this process holds: its own, or one that a dead process left.
 
-<spool>/<random id>/lock                     held by the owner
-                    destinations             one name a line: whom each segment waits for
-                    outcomes-00000001.seg    append-only; only the owner's writer appends, only the owner unlinks
-                    cursor.<destination>     how far it has come
+In ``<spool>/<random id>/`` lie
+
+- ``lock``, held by the owner;
+- ``destinations``, one name a line: whom each segment waits for;
+- ``outcomes-00000001.seg`` and so on: only the owner's writer appends, only the owner unlinks;
+- ``cursor.<destination>``: how far it has come.
 """
 
 from __future__ import annotations
@@ -46,6 +48,7 @@ class SegmentDirectory:
     def __init__(self, path: Path, lock_fd: int, written_size: WrittenSize, on_problem: OnProblem) -> None:
         self.path = path
         self._lock_fd = lock_fd
+        self._identity = path.stat()
         self._written_size = written_size
         self._on_problem = on_problem
         self._mutex = threading.RLock()
@@ -64,8 +67,10 @@ class SegmentDirectory:
             path.mkdir(mode=0o700)
             try:
                 fd = lock.acquire(path, create=True)
-            except FileNotFoundError:
-                fd = None
+            except OSError:
+                with contextlib.suppress(OSError):
+                    path.rmdir()
+                raise
             if fd is not None:
                 return cls(path, fd, written_size, on_problem)
             # Another process took the directory, still empty, for a dead one and removes it.
@@ -85,7 +90,7 @@ class SegmentDirectory:
     def exists(self) -> bool:
         """False when somebody removed it, or put another in its place, under the living owner."""
         try:
-            return os.path.samestat(os.fstat(self._lock_fd), (self.path / lock.NAME).stat())
+            return os.path.samestat(self._identity, self.path.stat())
         except OSError:
             return False
 
@@ -119,7 +124,7 @@ class SegmentDirectory:
     def read(self, destination: str, segment: str, max_records: int, max_bytes: int) -> Taken | None:
         """The next records of `segment`, at least one if there is one; None when there is nothing new.
 
-        Damage is set aside and passed. Where a segment is being written, an unfinished end is waited for.
+        Damage is set aside and passed.
         """
         try:
             return self._read(destination, segment, max_records, max_bytes)
@@ -131,13 +136,13 @@ class SegmentDirectory:
 
     def _read(self, destination: str, segment: str, max_records: int, max_bytes: int) -> Taken | None:
         start = self._cursors.position(destination, segment)
-        data, length, complete = self._bytes(segment, start, max_bytes)
+        data, length = self._bytes(segment, start, max_bytes)
         if not data or not self._is_readable(segment):
             return None
         frames, end = _limited(intact(data), max_records, max_bytes)
         if frames:
             return Taken(frames, start + end, more=end < length)
-        taken = self._read_damaged(segment, start, max_records, max_bytes, complete)
+        taken = self._read_damaged(segment, start, max_records, max_bytes)
         return taken if taken.end > start else None
 
     def size(self, segment: str) -> int:
@@ -145,18 +150,20 @@ class SegmentDirectory:
         written = self._written_size(segment)
         return (self.path / segment).stat().st_size if written is None else written
 
-    def _bytes(self, segment: str, start: int, limit: int | None = None) -> tuple[bytes, int, bool]:
-        """What may be read from `start` on, up to `limit`; its length without a limit; whether it can grow no more."""
+    def _bytes(self, segment: str, start: int, limit: int | None = None) -> tuple[bytes, int]:
+        """What may be read from `start` on, up to `limit` bytes, and how much it were without the limit."""
         written = self._written_size(segment)
         with (self.path / segment).open("rb", buffering=0) as file:
             end = os.fstat(file.fileno()).st_size if written is None else written
             length = max(0, end - start)
             wanted = length if limit is None else min(length, limit + RECORD_OVERHEAD)
-            return os.pread(file.fileno(), wanted, start), length, written is None
+            return os.pread(file.fileno(), wanted, start), length
 
-    def _read_damaged(self, segment: str, start: int, max_records: int, max_bytes: int, complete: bool) -> Taken:
-        """The slow way: the whole rest of the segment is there, so what is not a record now never will be one."""
-        rest, _, _ = self._bytes(segment, start)
+    def _read_damaged(self, segment: str, start: int, max_records: int, max_bytes: int) -> Taken:
+        """The slow way. The readable part of a segment ends behind a record, even while the segment is being written:
+        what is not a record now never will be one.
+        """
+        rest, _ = self._bytes(segment, start)
         frames: list[bytes] = []
         end = size = 0
         more = False
@@ -167,8 +174,6 @@ class SegmentDirectory:
                     more = True
                     break
                 frames.append(item.payload)
-            elif item.kind == "torn_tail" and not complete:
-                break
             else:
                 self._set_aside(segment, start, item, rest[item.offset : item.end])
             end = item.end

@@ -26,7 +26,7 @@ _fdatasync = getattr(os, "fdatasync", os.fsync)
 
 @dataclass(slots=True)
 class _Open:
-    """The segment that a series is being written to. `size` counts what was written whole."""
+    """The segment that a series is being written to. `size` is the end of the last record that was written whole."""
 
     name: str
     fd: int
@@ -155,7 +155,8 @@ class SpoolWriter:
             raise unavailable("append to", self._path(segment), error) from error
         if written != len(record):
             raise self._taken_back(series, segment, written, len(record))
-        segment.size += written
+        # Asked, not added up: an exception from a signal handler may have kept an earlier record from being counted.
+        segment.size = os.lseek(segment.fd, 0, os.SEEK_CUR)
         segment.dirty = True
 
     def _append_alone(self, series: str, record: bytes) -> None:
@@ -184,8 +185,10 @@ class SpoolWriter:
         if current is not None and current.size == HEADER_SIZE:
             return current
         segment = self._new_segment(series)
-        self._open[series] = segment
-        self._beginning.discard(segment.name)
+        try:
+            self._open[series] = segment
+        finally:
+            self._beginning.discard(segment.name)
         if current is not None:
             self._retire(current)
         return segment

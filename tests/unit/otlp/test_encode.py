@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
-from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 
 from caseyos_otel.events.record import Delivery, EventRecord
 from caseyos_otel.otlp.decode import python_value
 from caseyos_otel.otlp.encode import RequestEncoder
+
+if TYPE_CHECKING:
+    from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 
 Parse = Callable[[bytes], ExportLogsServiceRequest]
 Make = Callable[..., EventRecord]

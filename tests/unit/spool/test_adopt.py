@@ -82,9 +82,10 @@ def test_a_destination_that_nobody_knows_any_more_is_given_up_after_a_while_and_
     (segment,) = root.rglob("*.seg")
     old = time.time() - 3600
     os.utime(segment, (old, old))
-    spool = make_spool("outcomes", abandon_after=1800.0)
+    spool = make_spool("outcomes", "otlp", abandon_after=1800.0)
     spool.adopt()
-    assert segment.exists(), "it still waits for outcomes, which is known"
+    spool.reader("otlp").commit(spool.reader("otlp").read())
+    assert segment.exists(), "it still waits for outcomes, which is known, however old it is"
     assert drain(spool, "outcomes") == [b"frame"]
     spool.adopt()
     assert list(root.iterdir()) == []
@@ -100,6 +101,18 @@ def test_a_destination_that_is_new_gets_what_was_left(
     spool = make_spool("outcomes", "otlp")
     spool.adopt()
     assert drain(spool, "outcomes") == drain(spool, "otlp") == [b"frame"]
+
+
+def test_a_destination_that_comes_after_adoption_is_waited_for_too(
+    make_spool: MakeSpool, drain: Drain, left: Callable[..., None]
+) -> None:
+    left("outcomes")
+    spool = make_spool("outcomes")
+    spool.adopt()
+    spool.reader("otlp")
+    assert drain(spool, "outcomes") == [b"frame"]
+    spool.adopt()
+    assert drain(spool, "otlp") == [b"frame"]
 
 
 def test_a_process_without_destinations_throws_nothing_away(

@@ -60,6 +60,17 @@ def test_each_series_keeps_its_order_and_none_is_left_out(make_spool: MakeSpool,
     assert [n for n in numbers if not n % 2] == list(range(0, 20, 2))
 
 
+def test_a_later_segment_does_not_overtake_when_a_batch_is_full(make_spool: MakeSpool, drain: Drain) -> None:
+    spool = make_spool("outcomes", segment_bytes=400)
+    for size in (100, 200, 10, 250, 10, 300, 10):
+        spool.writer.append("outcomes", bytes(size))
+    reader, sizes = spool.reader("outcomes"), []
+    while batch := reader.read(max_bytes=150):
+        sizes += [len(frame) for frame in batch.frames]
+        reader.commit(batch)
+    assert sizes == [100, 200, 10, 250, 10, 300, 10]
+
+
 def test_a_segment_goes_when_the_slowest_destination_has_it_and_it_is_not_being_written(
     make_spool: MakeSpool, root: Path, drain: Drain
 ) -> None:
@@ -157,6 +168,12 @@ def test_a_segment_of_a_newer_format_stays_as_it_is_and_its_neighbours_are_deliv
     crash(spool)
     newer = next(root.iterdir()) / "outcomes-00000000.seg"
     newer.write_bytes(content := encode_header(2) + b"who knows")
+    nobody = make_spool(abandon_after=0.0)
+    nobody.adopt()
+    assert newer.exists(), "even when everything else is given up"
+    problems.clear()
+    (newer.parent / "outcomes-00000001.seg").write_bytes(encode_header() + encode_record(b"ours", 1))
+    nobody.close()
     following = make_spool("outcomes")
     following.adopt()
     assert drain(following, "outcomes") == [b"ours"]

@@ -163,6 +163,39 @@ def test_a_signal_handler_may_append_in_the_middle_of_an_append(make_spool: Make
     assert (frames.count(b"main"), frames.count(b"handler")) == (count, handled)
 
 
+def test_an_exception_in_the_middle_of_an_append_neither_loses_nor_cuts_a_record(
+    make_spool: MakeSpool, drain: Drain, problems: list[Problem]
+) -> None:
+    """Ctrl-C, a task's time limit: the handler raises, perhaps between the write and its counting."""
+    spool = make_spool("outcomes", segment_bytes=20_000)
+
+    class TimeLimit(Exception):
+        pass
+
+    def handler(signum: int, frame: object) -> None:
+        raise TimeLimit
+
+    returned, interrupted, frames = 0, 0, []
+    before = signal.signal(signal.SIGALRM, handler)
+    try:
+        for shot in range(200):
+            try:
+                signal.setitimer(signal.ITIMER_REAL, 0.0001 * (shot % 7 + 1))
+                while True:
+                    spool.writer.append("outcomes", b"frame")
+                    returned += 1
+            except TimeLimit:
+                interrupted += 1
+            frames += drain(spool, "outcomes")
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    spool.writer.append("outcomes", b"frame")
+    frames += drain(spool, "outcomes")
+    assert set(frames) == {b"frame"}
+    assert returned + 1 <= len(frames) <= returned + 1 + interrupted
+    assert problems == []
+
+
 def test_sync_notices_a_directory_that_was_removed_and_the_next_append_makes_another(
     make_spool: MakeSpool, root: Path, problems: list[Problem], drain: Drain
 ) -> None:

@@ -6,6 +6,7 @@ import gzip
 import ssl
 from collections import Counter
 from collections.abc import Mapping
+from contextvars import Context
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 from urllib.request import getproxies, proxy_bypass
@@ -74,11 +75,12 @@ class SynchronousTransport(Transport):
 
     def capture_envelope(self, envelope: Envelope) -> None:
         """Post it. See the class for what is raised."""
+        # An empty context: no span and no scope of the service sees our own request.
         if envelope.get_event() is not None:
-            self._post(envelope)
+            Context().run(self._post, envelope)
             return
         try:
-            self._post(envelope)
+            Context().run(self._post, envelope)
         except Unavailable as away:
             self._lost("destination_full", envelope.items)
             diagnostics.warn(f"Sentry logs were lost: {away}", key="sentry-logs")

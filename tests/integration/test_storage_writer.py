@@ -1,0 +1,346 @@
+"""What the writer stores, on both databases: each event once, read back field by field."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import Engine, Row, Table, func, select, text
+
+from caseyos_otel import diagnostics
+from caseyos_otel.events.field import FieldType, Privacy
+from caseyos_otel.events.model import Declaration
+from caseyos_otel.events.outcome import OutcomeDealAdvanced, OutcomeReplyReceived
+from caseyos_otel.events.recommendation import RecommendationDismissed
+from caseyos_otel.events.record import EventRecord
+from caseyos_otel.events.registry import SPECIFIED
+from caseyos_otel.storage import partitions, schema
+from caseyos_otel.storage.engine import create, parse_url
+from caseyos_otel.storage.failure import RowsRejected, StorageUnavailable
+from caseyos_otel.storage.tables import events, outcome_events
+from caseyos_otel.storage.writer import Writer
+
+Make = Callable[..., EventRecord]
+REPLY = OutcomeReplyReceived.declaration
+DISMISSED = RecommendationDismissed.declaration
+
+
+def pseudonym(address: str) -> str:
+    return f"hash of {address}"
+
+
+def writer_for(engine: Engine, event_store: str = "all") -> Writer:
+    return Writer(
+        engine,
+        event_store=event_store,
+        disclose=lambda record: record.values,
+        pseudonym=pseudonym,
+        prepare=schema.upgrade,
+    )
+
+
+@pytest.fixture
+def engine(database_url: str) -> Iterator[Engine]:
+    engine = create(parse_url(database_url))
+    yield engine
+    engine.dispose()
+
+
+def rows_of(engine: Engine, table: Table) -> dict[str, Row[Any]]:
+    with engine.connect() as connection:
+        return {row.event_id: row for row in connection.execute(select(table))}
+
+
+def count(engine: Engine, table: Table) -> int:
+    with engine.connect() as connection:
+        return connection.execute(select(func.count()).select_from(table)).scalar_one()
+
+
+def read_back(declaration: Declaration, row: Row[Any]) -> dict[str, Any]:
+    """The fields of an event as its row has them, wherever they are."""
+    return {field.name: _stored(field.name, field.type, field.privacy, row) for field in declaration.fields}
+
+
+def _stored(name: str, type_: FieldType, privacy: Privacy, row: Row[Any]) -> Any:
+    columns = row._mapping
+    if privacy is Privacy.EMAIL and "contact_email" in columns:
+        return columns["contact_email"]
+    if name in columns:
+        return columns[name]
+    value: Any = row.properties
+    for part in name.split("."):
+        value = value[part]
+    return datetime.fromisoformat(value) if type_ is FieldType.TIMESTAMP else value
+
+
+def test_all_sixteen_are_read_back_field_by_field(engine: Engine, record_of: Make) -> None:
+    records = [record_of(cls.declaration) for cls in SPECIFIED]
+    before = datetime.now(UTC)
+    writer_for(engine).write(records)
+    outcomes, others = rows_of(engine, outcome_events), rows_of(engine, events)
+    assert (len(outcomes), len(others)) == (4, 12)
+    for record in records:
+        row = (outcomes if record.outcome else others)[record.event_id]
+        assert read_back(record.declaration, row) == record.values
+        assert row.event == record.declaration.name
+        assert row.occurred_at == datetime(2026, 1, 23, 14, 30, 0, 123456, tzinfo=UTC)
+        assert row.occurred_at.tzinfo is UTC
+        assert before <= row.received_at <= datetime.now(UTC)
+        assert (row.trace_id, row.span_id) == (f"{0xABC:032x}", f"{0xDEF:016x}")
+        assert (row.service_name, row.service_version, row.environment) == ("api", "1.2", "production")
+        addresses = [record.values[f.name] for f in record.declaration.fields if f.privacy is Privacy.EMAIL]
+        assert row.contact_hash == (pseudonym(addresses[0]) if addresses else None)
+        assert record.outcome or row.failure is record.failure
+
+
+def test_nothing_more_is_stored_than_was_declared(engine: Engine, record_of: Make) -> None:
+    record = record_of(REPLY)
+    writer_for(engine).write([record])
+    row = rows_of(engine, outcome_events)[record.event_id]
+    assert row.properties == {}
+    assert {name for name, value in row._mapping.items() if value is not None} == {
+        "event_id", "event", "occurred_at", "received_at", "recommendation_id", "action_id", "draft_id",
+        "contact_email", "contact_hash", "time_to_reply_hours", "reply_sentiment",
+        "trace_id", "span_id", "service_name", "service_version", "environment", "properties",
+    }  # fmt: skip
+
+
+def test_what_is_written_twice_is_stored_once(engine: Engine, record_of: Make) -> None:
+    records = [record_of(declaration) for declaration in (REPLY, DISMISSED) for _ in range(3)]
+    writer = writer_for(engine)
+    writer.write(records)
+    first = rows_of(engine, outcome_events)
+    writer.write([*records, *records, record_of(REPLY), record_of(DISMISSED)])
+    assert (count(engine, outcome_events), count(engine, events)) == (4, 4)
+    assert {event_id: rows_of(engine, outcome_events)[event_id] for event_id in first} == first
+
+
+def test_two_writers_with_the_same_events_store_each_once(engine: Engine, record_of: Make) -> None:
+    records = [record_of(declaration) for declaration in (REPLY, DISMISSED) for _ in range(200)]
+    engines = [create(engine.url) for _ in range(4)]
+    writers = [writer_for(other) for other in engines]
+    failures: list[Exception] = []
+
+    def write_all(writer: Writer) -> None:
+        try:
+            for start in range(0, len(records), 50):
+                writer.write(records[start : start + 50])
+        except Exception as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=write_all, args=(writer,)) for writer in writers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert (count(engine, outcome_events), count(engine, events)) == (200, 200)
+    for writer in writers:
+        writer.release()
+
+
+def test_outcomes_alone_where_that_is_asked_for(engine: Engine, record_of: Make) -> None:
+    writer_for(engine, event_store="outcomes").write([record_of(cls.declaration) for cls in SPECIFIED])
+    assert (count(engine, outcome_events), count(engine, events)) == (4, 0)
+
+
+def test_nothing_to_store_connects_to_nothing(record_of: Make) -> None:
+    away = create(parse_url("postgres://casey@127.0.0.1:1/app"))
+    writer = writer_for(away, event_store="outcomes")
+    writer.write([])
+    writer.write([record_of(DISMISSED)])
+    with pytest.raises(StorageUnavailable, match="refused"):
+        writer.write([record_of(REPLY)])
+
+
+def test_one_bad_row_stores_none_of_its_batch_and_is_no_reason_to_wait(postgresql_url: str, record_of: Make) -> None:
+    engine = create(parse_url(postgresql_url))
+    writer = writer_for(engine)
+    poison = record_of(REPLY, event_id="not an id", recipient="john@acme.example")
+    with pytest.raises(RowsRejected, match="invalid input syntax for type uuid") as raised:
+        writer.write([record_of(REPLY), poison, record_of(DISMISSED)])
+    assert "john@acme.example" not in str(raised.value)
+    assert (count(engine, outcome_events), count(engine, events)) == (0, 0)
+    writer.write([record_of(REPLY), record_of(DISMISSED)])
+    assert (count(engine, outcome_events), count(engine, events)) == (1, 1)
+    engine.dispose()
+
+
+def test_a_value_beyond_sqlite_is_rejected(sqlite_url: str, record_of: Make) -> None:
+    engine = create(parse_url(sqlite_url))
+    writer = writer_for(engine)
+    with pytest.raises(RowsRejected):
+        writer.write([record_of(REPLY), record_of(REPLY, event_id=2**70)])
+    assert count(engine, outcome_events) == 0
+
+
+def test_a_record_that_cannot_be_made_a_row_is_rejected(sqlite_url: str, record_of: Make) -> None:
+    def disclose(record: EventRecord) -> dict[str, Any]:
+        raise KeyError("john@acme.example")
+
+    writer = Writer(create(parse_url(sqlite_url)), event_store="all", disclose=disclose, pseudonym=pseudonym)
+    with pytest.raises(RowsRejected, match=r"outcome_reply_received .* cannot be made a row: KeyError") as raised:
+        writer.write([record_of(REPLY)])
+    assert "john" not in str(raised.value)
+
+
+def test_missing_tables_are_a_reason_to_wait(engine: Engine, record_of: Make) -> None:
+    writer = Writer(engine, event_store="all", disclose=lambda r: r.values, pseudonym=pseudonym)
+    with pytest.raises(StorageUnavailable, match=r"outcome_events"):
+        writer.write([record_of(REPLY)])
+    schema.upgrade(engine)
+    writer.write([record_of(REPLY)])
+    assert count(engine, outcome_events) == 1
+
+
+def test_a_locked_file_is_a_reason_to_wait(sqlite_url: str, record_of: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("caseyos_otel.storage.engine.BUSY_TIMEOUT_S", 0.05)
+    engine = create(parse_url(sqlite_url))
+    schema.upgrade(engine)
+    writer = writer_for(engine)
+    with sqlite3.connect(engine.url.database or "", isolation_level=None) as host:
+        host.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StorageUnavailable, match="locked"):
+            writer.write([record_of(REPLY)])
+        host.execute("COMMIT")
+    writer.write([record_of(REPLY)])
+    assert count(engine, outcome_events) == 1
+
+
+def test_writing_goes_on_after_the_server_was_restarted(
+    postgresql_server: Any, postgresql_url: str, record_of: Make
+) -> None:
+    engine = create(parse_url(postgresql_url))
+    writer = writer_for(engine)
+    writer.write([record_of(REPLY)])
+    postgresql_server.stop()
+    try:
+        with pytest.raises(StorageUnavailable):
+            writer.write([record_of(REPLY)])
+    finally:
+        postgresql_server.start()
+    writer.write([record_of(REPLY)])
+    assert count(engine, outcome_events) == 2
+    engine.dispose()
+
+
+def test_no_prepared_statement_is_left_behind(postgresql_url: str, record_of: Make) -> None:
+    engine = create(parse_url(postgresql_url))
+    writer = writer_for(engine)
+    for _ in range(12):
+        writer.write([record_of(REPLY), record_of(DISMISSED)])
+    with engine.connect() as connection:
+        assert connection.execute(text("SELECT count(*) FROM pg_prepared_statements")).scalar() == 0
+        assert connection.execute(text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'")).scalar() == 0
+        ours = text("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()")
+        assert connection.execute(ours).scalar() == 1
+    engine.dispose()
+
+
+def test_rows_go_to_the_partition_of_their_id(postgresql_url: str, record_of: Make) -> None:
+    engine = create(parse_url(postgresql_url))
+    this_month = datetime.now(UTC).date().replace(day=1)
+    last_month = (this_month.replace(day=1) - (partitions.following(this_month) - this_month)).replace(day=1)
+    ids = {
+        partitions.name_of(this_month): record_of(DISMISSED).event_id,
+        partitions.name_of(last_month): partitions._first_id(last_month),
+        "events_once_per": "00000000-0000-8123-8123-0123456789ab",
+        "events_default": "00bcdefa-0000-7000-8000-000000000000",
+    }
+    writer_for(engine).write([record_of(DISMISSED, event_id=event_id) for event_id in ids.values()])
+    with engine.connect() as connection:
+        placed = connection.execute(text("SELECT tableoid::regclass::text, event_id::text FROM events")).all()
+    assert {tuple(row) for row in placed} == set(ids.items())
+    engine.dispose()
+
+
+def test_a_role_that_may_only_insert_stores_into_the_default_partition(
+    postgresql_url: str, record_of: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    owner = create(parse_url(postgresql_url))
+    schema.upgrade(owner)
+    name = f"service_{owner.url.database}"
+    with owner.begin() as connection:
+        connection.execute(text(f"CREATE ROLE {name} LOGIN"))
+        connection.execute(text(f"GRANT SELECT, INSERT ON ALL TABLES IN SCHEMA public TO {name}"))
+        for month in partitions.wanted([], datetime.now(UTC).date()):
+            connection.execute(text(f"DROP TABLE {partitions.name_of(month)}"))
+    service = create(owner.url.set(username=name))
+    diagnostics._said.clear()
+    writer_for(service).write([record_of(DISMISSED)])
+    with owner.connect() as connection:
+        assert connection.execute(text("SELECT tableoid::regclass::text FROM events")).scalar() == "events_default"
+    assert "events_default; run caseyos-otel db upgrade" in caplog.text
+    service.dispose()
+    owner.dispose()
+
+
+ANY_VALUE: dict[FieldType, st.SearchStrategy[Any]] = {
+    FieldType.ID: st.text(st.characters(exclude_categories=())) | st.text(min_size=2000, max_size=6000),
+    FieldType.STRING: st.text(st.characters(exclude_categories=())),
+    FieldType.INT: st.integers(-(2**63), 2**63 - 1),
+    FieldType.DOUBLE: st.floats() | st.integers(-(2**63), 2**63 - 1),
+    FieldType.BOOLEAN: st.booleans(),
+    FieldType.TIMESTAMP: st.datetimes(timezones=st.just(UTC)),
+}
+
+
+@st.composite
+def any_values(draw: st.DrawFn) -> tuple[Declaration, dict[str, Any]]:
+    declaration = draw(st.sampled_from([cls.declaration for cls in SPECIFIED]))
+    values = {f.name: draw(st.none() | ANY_VALUE[f.type]) for f in declaration.fields}
+    return declaration, values
+
+
+@pytest.fixture(scope="module")
+def both_engines(postgresql_server: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Engine]]:
+    urls = [
+        postgresql_server.url(postgresql_server.create_database()),
+        f"sqlite:///{tmp_path_factory.mktemp('any')}/caseyos.db",
+    ]
+    engines = [create(parse_url(url)) for url in urls]
+    yield engines
+    for engine in engines:
+        engine.dispose()
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(any_values())
+def test_whatever_the_values_are_both_databases_take_the_row(
+    both_engines: list[Engine], record_of: Make, drawn: tuple[Declaration, dict[str, Any]]
+) -> None:
+    declaration, values = drawn
+    record = record_of(declaration, **values)
+    table = outcome_events if record.outcome else events
+    for engine in both_engines:
+        writer_for(engine).write([record])
+        with engine.connect() as connection:
+            row = connection.execute(select(table).where(table.c.event_id == record.event_id)).one()
+        json.dumps(row.properties, allow_nan=False).encode()
+        for name, value in values.items():
+            if isinstance(value, bool) or (isinstance(value, str) and value.isascii() and "\0" not in value):
+                stored = row.properties if name.partition(".")[0] in row.properties else {}
+                assert value in (row._mapping.get(name), row._mapping.get("contact_email"), *_leaves(stored))
+
+
+def _leaves(properties: dict[str, Any]) -> Iterator[Any]:
+    for value in properties.values():
+        if isinstance(value, dict):
+            yield from _leaves(value)
+        else:
+            yield value
+
+
+def test_an_integer_too_precise_for_its_column_is_kept_whole(engine: Engine, record_of: Make) -> None:
+    record = record_of(OutcomeDealAdvanced.declaration, pipeline_value=2**63 - 1)
+    writer_for(engine).write([record])
+    row = rows_of(engine, outcome_events)[record.event_id]
+    assert row.pipeline_value is None
+    assert row.properties == {"pipeline_value": 2**63 - 1}
