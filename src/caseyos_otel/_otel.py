@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextvars
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Iterator
+from typing import TYPE_CHECKING, Any, Final, Iterator
 
 import opentelemetry.context as otel_context
 from opentelemetry import trace
@@ -35,20 +36,38 @@ def initialize_sdk(**kwargs: Any) -> None:
     _OTelSDKConfigurator()._configure(**kwargs)
 
 
-def _current_context() -> Callable[[], Context]:
-    """The quickest way to the current context: the context variable itself, where the runtime context has one."""
+def _context_variable() -> ContextVar[Context] | None:
+    """The context variable behind the current context, where the runtime context has one: the quickest way to it."""
     runtime = getattr(otel_context, "_RUNTIME_CONTEXT", None)
     variable = getattr(runtime, "_current_context", None)
-    return variable.get if isinstance(variable, ContextVar) else otel_context.get_current
+    return variable if isinstance(variable, ContextVar) else None
 
 
-current_context: Callable[[], Context] = _current_context()
+_CONTEXT: Final = _context_variable()
+_EMPTY: Final = Context()
+
+current_context: Final[Callable[[], Context]] = otel_context.get_current if _CONTEXT is None else _CONTEXT.get
+
+
+def context_within(within: contextvars.Context) -> Context:
+    """The OpenTelemetry context that is current in `within`, without going there."""
+    return within.run(current_context) if _CONTEXT is None else within.get(_CONTEXT, _EMPTY)
+
+
+def span_of(context: Context) -> Span | None:
+    """The span in a context, or None."""
+    span = context.get(_SPAN_KEY)
+    return span if isinstance(span, Span) else None
 
 
 def current_span() -> Span | None:
     """The current span, or None. A quarter of the cost of `trace.get_current_span()`."""
-    span = current_context().get(_SPAN_KEY)
-    return span if isinstance(span, Span) else None
+    return span_of(current_context())
+
+
+def attribute_of_current_span(name: str) -> Any:
+    """What somebody set on the object of the current span, or None. Asks no `isinstance`, which costs 0.1 µs."""
+    return getattr(current_context().get(_SPAN_KEY), name, None)
 
 
 def parent_span(context: Context | None) -> Span | None:

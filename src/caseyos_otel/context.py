@@ -94,8 +94,7 @@ def start_trail(span: Span, parent: Span | None) -> None:
 
 def current_trail() -> Trail | None:
     """The trail that an event emitted here belongs to; None where there is neither a span nor an isolation scope."""
-    span = _otel.current_span()
-    trail: Trail | None = None if span is None else getattr(span, _SPAN_TRAIL, None)
+    trail: Trail | None = _otel.attribute_of_current_span(_SPAN_TRAIL)
     if trail is None and (scope := isolation_scope()) is not None:
         trail = _scope_trail(scope)
     return trail

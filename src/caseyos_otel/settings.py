@@ -42,8 +42,10 @@ class Variable:
 
     @property
     def shown_default(self) -> str:
-        """The default as documentation shows it."""
-        return "none" if self.default in (None, "", ()) else str(self.default)
+        """The default as a person would write it into the variable."""
+        if self.default in (None, "", ()):
+            return "none"
+        return str(int(self.default)) if isinstance(self.default, bool) else _as_text(self.default)
 
 
 @dataclass(frozen=True, slots=True)

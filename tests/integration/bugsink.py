@@ -113,7 +113,7 @@ class Bugsink:
         return done.stdout
 
     def _environment(self) -> dict[str, str]:
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("SENTRY_", "PYTHON"))}
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("SENTRY_", "PYTHON", "XDG_"))}
         own = {
             "DJANGO_SETTINGS_MODULE": "bugsink_conf",
             "PYTHONPATH": str(self._directory),

@@ -6,6 +6,8 @@ import gzip
 import json
 import threading
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -32,6 +34,8 @@ class SentryReceiver:
         self.requests: list[tuple[str, dict[str, str]]] = []
         self.connections: list[int] = []
         self.answers: deque[tuple[int, dict[str, str]]] = deque()
+        self._open = threading.Event()
+        self._open.set()
         receiver = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -66,6 +70,15 @@ class SentryReceiver:
                 found += [log | {"attributes": _plain(log["attributes"])} for log in item.payload["items"]]
         return found
 
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Answer nothing inside the block."""
+        self._open.clear()
+        try:
+            yield
+        finally:
+            self._open.set()
+
     def __enter__(self) -> Self:
         self._thread.start()
         return self
@@ -81,6 +94,7 @@ class SentryReceiver:
         body = handler.rfile.read(int(handler.headers["Content-Length"]))
         if handler.headers.get("Content-Encoding") == "gzip":
             body = gzip.decompress(body)
+        self._open.wait()
         status, headers = self.answers.popleft() if self.answers else (200, {})
         self.connections.append(handler.client_address[1])
         self.requests.append((handler.path, dict(handler.headers)))

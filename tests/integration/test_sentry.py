@@ -298,21 +298,37 @@ def test_logs_that_are_lost_or_refused_are_counted_by_event(
     receiver: SentryReceiver, destination: Callable[..., SentryDestination]
 ) -> None:
     def before_send_log(log: Any, hint: Any) -> Any:
+        if log["attributes"]["event"] == "signal_processed":
+            raise ValueError("a hook that fails")
         return None if log["attributes"]["event"] == "signal_received" else log
 
     sentry_sdk.init(receiver.dsn, default_integrations=False, before_send_log=before_send_log)
     sentry = destination()
     receiver.answers.append((503, {}))
-    for name, fields in (("signal_received", {"signal_id": "s"}), ("recommendation_viewed", SHOWN)):
-        sentry.emit_log(make_record(name, fields))
+    for name in ("signal_received", "signal_processed", "recommendation_viewed"):
+        sentry.emit_log(make_record(name, {}))
     sentry.flush(2)
     sentry.emit_log(make_record("recommendation_viewed", SHOWN))
     sentry.flush(2)
     assert drops.snapshot() == {
         ("rejected", "sentry", "signal_received"): 1,
+        ("rejected", "sentry", "signal_processed"): 1,
         ("destination_full", "sentry", "recommendation_viewed"): 1,
     }
     assert [log["body"] for log in receiver.logs] == ["recommendation_viewed"]
+
+
+def test_logs_beyond_sentry_sdks_buffer_are_counted(
+    receiver: SentryReceiver, destination: Callable[..., SentryDestination]
+) -> None:
+    sentry = destination()
+    with receiver.paused():
+        for _ in range(2_000):
+            sentry.emit_log(make_record("recommendation_viewed", SHOWN))
+    sentry.flush(2)
+    lost = drops.snapshot().get(("destination_full", "sentry", "recommendation_viewed"), 0)
+    assert lost > 0
+    assert len(receiver.logs) + lost == 2_000
 
 
 def test_the_services_own_init_counts_whenever_it_comes(

@@ -235,6 +235,7 @@ def test_what_follows_a_commit_never_fails_the_host(
     host: Engine, record_of: Make, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("caseyos_otel.diagnostics.reraise", False)
+    monkeypatch.setattr("caseyos_otel.diagnostics._said", {})
 
     def fail(record: EventRecord) -> None:
         raise ValueError("ours")

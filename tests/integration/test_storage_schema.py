@@ -146,6 +146,39 @@ def test_on_postgresql_events_has_its_partitions(postgresql_url: str) -> None:
     engine.dispose()
 
 
+def test_rows_of_a_month_move_from_the_default_partition_to_their_own(postgresql_url: str) -> None:
+    engine = create(parse_url(postgresql_url))
+    schema.upgrade(engine)
+    month, later = sorted(partitions.wanted([], datetime.now(UTC).date()))
+    ids = {partitions._first_id(month): "events_default", partitions._first_id(later): partitions.name_of(later)}
+    place = text("SELECT event_id::text, tableoid::regclass::text FROM events ORDER BY 1")
+    with engine.begin() as connection:
+        connection.execute(text(f"DROP TABLE {partitions.name_of(month)}"))
+        row = {"event": "e", "occurred_at": datetime.now(UTC), "received_at": datetime.now(UTC), "failure": False}
+        rows = [{**row, "event_id": event_id, "properties": {}} for event_id in ids]
+        connection.execute(tables.events.insert(), rows)
+        assert dict(connection.execute(place).all()) == ids  # type: ignore[arg-type]
+    schema.upgrade(engine)
+    with engine.connect() as connection:
+        expected = {event_id: partitions.name_of(m) for event_id, m in zip(ids, (month, later), strict=True)}
+        assert dict(connection.execute(place).all()) == expected  # type: ignore[arg-type]
+    engine.dispose()
+
+
+def test_a_schema_of_its_own_lives_beside_a_foreign_table(postgresql_url: str) -> None:
+    host = create(parse_url(postgresql_url))
+    with host.begin() as connection:
+        connection.execute(text("CREATE TABLE events (id integer PRIMARY KEY)"))
+        connection.execute(text("CREATE SCHEMA caseyos"))
+    ours = create(parse_url(f"{postgresql_url}?options=-csearch_path%3Dcaseyos"))
+    schema.upgrade(ours)
+    assert schema.is_current(ours)
+    assert inspect(host).get_table_names(schema="public") == ["events"]
+    assert {"events", "outcome_events"} <= set(inspect(host).get_table_names(schema="caseyos"))
+    host.dispose()
+    ours.dispose()
+
+
 def write_host(directory: Path, upgrade: str) -> Config:
     """A host application with an Alembic environment of its own and one revision."""
     (directory / "versions").mkdir(parents=True)

@@ -14,7 +14,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine, Row, Table, func, select, text
 
-from caseyos_otel import diagnostics
 from caseyos_otel.events.field import FieldType, Privacy
 from caseyos_otel.events.model import Declaration
 from caseyos_otel.events.outcome import OutcomeDealAdvanced, OutcomeReplyReceived
@@ -200,6 +199,13 @@ def test_missing_tables_are_a_reason_to_wait(engine: Engine, record_of: Make) ->
     assert count(engine, outcome_events) == 1
 
 
+def test_a_foreign_table_is_a_reason_to_wait(engine: Engine, record_of: Make) -> None:
+    with engine.begin() as connection:
+        connection.execute(text("CREATE TABLE events (id integer)"))
+    with pytest.raises(StorageUnavailable, match="'events' that is not ours"):
+        writer_for(engine).write([record_of(REPLY)])
+
+
 def test_a_locked_file_is_a_reason_to_wait(sqlite_url: str, record_of: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("caseyos_otel.storage.engine.BUSY_TIMEOUT_S", 0.05)
     engine = create(parse_url(sqlite_url))
@@ -229,6 +235,14 @@ def test_writing_goes_on_after_the_server_was_restarted(
     writer.write([record_of(REPLY)])
     assert count(engine, outcome_events) == 2
     engine.dispose()
+
+
+def test_a_server_that_is_away_is_no_missing_partition(record_of: Make, caplog: pytest.LogCaptureFixture) -> None:
+    away = create(parse_url("postgres://casey@127.0.0.1:1/app"))
+    writer = Writer(away, event_store="all", disclose=lambda r: r.values, pseudonym=pseudonym)
+    with pytest.raises(StorageUnavailable, match="refused"):
+        writer.write([record_of(DISMISSED)])
+    assert "partition" not in caplog.text
 
 
 def test_no_prepared_statement_is_left_behind(postgresql_url: str, record_of: Make) -> None:
@@ -262,7 +276,7 @@ def test_rows_go_to_the_partition_of_their_id(postgresql_url: str, record_of: Ma
 
 
 def test_a_role_that_may_only_insert_stores_into_the_default_partition(
-    postgresql_url: str, record_of: Make, caplog: pytest.LogCaptureFixture
+    postgresql_url: str, record_of: Make, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     owner = create(parse_url(postgresql_url))
     schema.upgrade(owner)
@@ -273,7 +287,7 @@ def test_a_role_that_may_only_insert_stores_into_the_default_partition(
         for month in partitions.wanted([], datetime.now(UTC).date()):
             connection.execute(text(f"DROP TABLE {partitions.name_of(month)}"))
     service = create(owner.url.set(username=name))
-    diagnostics._said.clear()
+    monkeypatch.setattr("caseyos_otel.diagnostics._said", {})
     writer_for(service).write([record_of(DISMISSED)])
     with owner.connect() as connection:
         assert connection.execute(text("SELECT tableoid::regclass::text FROM events")).scalar() == "events_default"

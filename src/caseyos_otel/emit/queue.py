@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from collections import deque
+from contextvars import Context
 from typing import Any, Final
+
+from caseyos_otel.context import TrailEntry
+from caseyos_otel.events.model import Problem
+from caseyos_otel.events.record import Delivery, EventRecord
 
 CAPACITY: Final = 50_000
 """Events that wait at most; a best-effort event takes about 1 KB."""
 
-Item = tuple[Any, ...]
-"""(declaration, bound, event_id, timestamp, contextvars.Context, delivery, exception attributes, record or None)"""
+Pending = tuple[Context, TrailEntry, Any, tuple[Problem, ...], Delivery | None]
+"""(the caller's context, its entry in the trail, event id, what was wrong with fields, what was asked for by `delivery=`)"""
+Ready = tuple[Context, EventRecord]
+"""(the caller's context, the record): the caller needed the record itself."""
+Item = Pending | Ready
 
 
 class EventQueue:

@@ -99,7 +99,7 @@ class Worker:
         while (item := self._queue.pop()) is not None:
             with guard("processing an event"):
                 record = build(item)
-                item[4].run(self._process, record)
+                item[0].run(self._process, record)
             done += 1
             if done % _BREATHE_AFTER == 0:
                 if deadline is not None and time.monotonic() > deadline:

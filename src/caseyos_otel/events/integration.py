@@ -12,7 +12,7 @@ class IntegrationCallSuccess(
     """API call to an integration succeeds."""
 
     integration: str = required(doc="hubspot, gmail, calendar, or a name of the service's own.", dimension=True)
-    endpoint: str = required(doc="Path that was called, without query.")
+    endpoint: str = required(privacy=Privacy.FREE_TEXT, doc="Path that was called, without query.")
     method: str = required(doc="HTTP method.", dimension=True)
     status_code: int | None = optional(doc="HTTP status.", dimension=True)
     duration_ms: float | None = optional(unit="ms", doc="Time it took.")
@@ -24,7 +24,7 @@ class IntegrationCallFailed(
     """API call to an integration fails."""
 
     integration: str = required(doc="hubspot, gmail, calendar, or a name of the service's own.", dimension=True)
-    endpoint: str = required(doc="Path that was called, without query.")
+    endpoint: str = required(privacy=Privacy.FREE_TEXT, doc="Path that was called, without query.")
     method: str = required(doc="HTTP method.", dimension=True)
     status_code: int | None = optional(doc="HTTP status; null when there was no answer.", dimension=True)
     error_type: str | None = optional(doc="Class of the exception, or the status.", dimension=True)

@@ -61,7 +61,6 @@ def required(
 
 def optional(
     *,
-    default: None = None,
     level: Level = Level.RECOMMENDED,
     privacy: Privacy = Privacy.NONE,
     allowed: tuple[str, ...] = (),
@@ -74,7 +73,7 @@ def optional(
     return _specify(level, privacy, allowed, unit, attribute, doc, dimension)
 
 
-def group(fields: type[Fields], *, default: None = None, doc: str = "") -> Any:
+def group(fields: type[Fields], *, doc: str = "") -> Any:
     """A nested object of declared keys, like `metadata`; what it does not declare does not leave."""
     return dataclasses.field(default=None, metadata={_META: fields, "doc": doc})
 
@@ -95,7 +94,9 @@ def _specify(
     return dataclasses.field(default=None, metadata={_META: facts})
 
 
-@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(required, optional, group))
+# Only `required` is a field specifier to type checkers: what another call returns is a default to them, so that
+# optional fields and groups may be left out.
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(required,))
 class Fields:
     """Base of a group of fields."""
 
@@ -172,7 +173,7 @@ class Declaration:
         return _abbreviated(problem.value)
 
 
-@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(required, optional, group))
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(required,))
 class Event:
     """Base of every event class.
 

@@ -12,6 +12,7 @@ from opentelemetry.trace import TraceFlags
 from opentelemetry.util.types import AnyValue
 
 from caseyos_otel.events.failure import severity_of
+from caseyos_otel.events.field import FieldType
 from caseyos_otel.events.model import Declaration
 
 EVENT_ID: Final = "caseyos.event.id"
@@ -114,7 +115,7 @@ def otel_attributes(
     for field in record.declaration.fields:
         value = values[field.name]
         if value is not None:
-            attributes[field.attribute] = value if field.type != "timestamp" else rfc3339(value)
+            attributes[field.attribute] = _TO_ATTRIBUTE[field.type](value) if field.type in _TO_ATTRIBUTE else value
     if record.invalid_fields:
         attributes[INVALID_FIELDS] = list(record.invalid_fields)
     if record.delivery is not default_delivery(record.outcome, record.failure):
@@ -126,6 +127,10 @@ def otel_attributes(
 def rfc3339(moment: Any) -> str:
     """An aware datetime as the specification writes it: UTC, ending in Z, fractions only where there are any."""
     return moment.isoformat().replace("+00:00", "Z")  # type: ignore[no-any-return]
+
+
+_TO_ATTRIBUTE: Final[Mapping[FieldType, Callable[[Any], Any]]] = {FieldType.TIMESTAMP: rfc3339, FieldType.DOUBLE: float}
+"""One attribute, one type: a whole number in a field of type double is a double too."""
 
 
 def withhold(record: EventRecord) -> Mapping[str, Any]:

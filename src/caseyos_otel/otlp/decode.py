@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from uuid import UUID
 
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # protobuf has no types of its own
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, ResourceLogs, ScopeLogs
+from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.trace import TraceFlags
 
 from caseyos_otel.errors import CaseyosOtelError
@@ -32,6 +34,7 @@ OnUndeclared = Callable[[str, bytes], None]
 OnInvalid = Callable[[Declaration, Problem], None]
 
 _UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+_LARGEST_KEPT: Final = 16 * 1024
 _LATEST: Final = (1 << 63) - 1
 _DELIVERIES: Final = {delivery.value: delivery for delivery in Delivery}
 
@@ -87,16 +90,20 @@ def _parse(request: bytes) -> ExportLogsServiceRequest:
 def _walk(
     request: ExportLogsServiceRequest,
 ) -> Iterator[tuple[LogRecord, dict[str, Any], tuple[ResourceLogs, ScopeLogs]]]:
-    resources: dict[bytes, dict[str, Any]] = {}
     for resource_logs in request.resource_logs:
-        # equal resources are one dict, so that encoding groups by identity
         identity = resource_logs.resource.SerializeToString()
-        resource = resources.get(identity)
-        if resource is None:
-            resource = resources[identity] = {a.key: python_value(a.value) for a in resource_logs.resource.attributes}
+        resource = _known_resource(identity) if len(identity) <= _LARGEST_KEPT else _resource(identity)
         for scope_logs in resource_logs.scope_logs:
             for record in scope_logs.log_records:
                 yield record, resource, (resource_logs, scope_logs)
+
+
+def _resource(identity: bytes) -> dict[str, Any]:
+    return {attribute.key: python_value(attribute.value) for attribute in Resource.FromString(identity).attributes}
+
+
+# equal resources are one object, so that encoding groups by identity; nobody changes it
+_known_resource = lru_cache(maxsize=64)(_resource)
 
 
 def _request_of(record: LogRecord, resource_logs: ResourceLogs, scope_logs: ScopeLogs) -> bytes:

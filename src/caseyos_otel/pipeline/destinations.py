@@ -25,6 +25,8 @@ from caseyos_otel.processors.chain import Sink
 from caseyos_otel.redaction.disclosure import Disclosure, minimise
 from caseyos_otel.redaction.pseudonyms import Pseudonyms, load_key
 from caseyos_otel.sampling.log_records import offer_record
+from caseyos_otel.sampling.policy import default_chain
+from caseyos_otel.sampling.probability import threshold
 from caseyos_otel.sampling.table import TraceTable
 from caseyos_otel.settings import Settings
 from caseyos_otel.spool.adopt import Spool
@@ -50,8 +52,10 @@ class Destinations:
         self.disclosure = Disclosure(Pseudonyms(key), frozenset(settings.pii_plain))
         self._spool = Spool(settings.spool_path, on_problem=_spool_problem)
         self._set_aside = SetAside(settings.state_dir / "set-aside.jsonl")
+        ratio = settings.success_ratio if settings.sampling != "off" else 1.0
         self.table = TraceTable(
-            settings.success_ratio if settings.sampling != "off" else 1.0,
+            ratio,
+            policies=default_chain(threshold(ratio), slow_ms=settings.slow_ms),
             max_traces=settings.max_traces,
             max_items=settings.max_items,
             max_trace_items=settings.max_trace_items,
@@ -78,9 +82,10 @@ class Destinations:
 
     def _make_sentry(self) -> SentryDestination | None:
         from caseyos_otel.exporters.sentry.client import SentryDestination
+        from caseyos_otel.exporters.sentry.scope import request_scope
 
         try:
-            return SentryDestination(
+            made = SentryDestination(
                 self._settings.sentry_dsn or "",
                 disclose=self._shown("sentry"),
                 disclose_text=lambda text: self.disclosure.text(text, "sentry"),
@@ -91,6 +96,8 @@ class Destinations:
         except CaseyosOtelError as error:
             diagnostics.logger.error("%s. Going on without Sentry.", error)
             return None
+        context.isolation_scope = request_scope()
+        return made
 
     def _make_outcomes(self) -> Any:
         from caseyos_otel.exporters.outcomes import OutcomesDestination

@@ -112,6 +112,7 @@ class Pipeline:
         if self.settings.otel_traces_sampler is None and description == DEFAULT_ON.get_description():
             _otel.set_sampler(provider, recording_sampler(provider.sampler))
         elif not description.startswith("RecordingSampler"):
+            self.table.every_root_recorded = False
             self.note(f"the sampler {description} was chosen: it stands before the 100 % for failures")
 
     def _chain(self) -> EventChain:

@@ -20,6 +20,7 @@ _SCANNED: Final = LIMIT + 4 * 1024
 """Characters that are looked at, so that a secret across the cut is masked before it is cut."""
 
 _START: Final = r"(?<![\w-])"
+_AFTER_NO_WORD: Final = r"(?<![^\W_])"  # for patterns that end where their run ends, so that `key-sk-…` is found too
 _UNPRINTABLE: Final = re.compile("[\x00\ud800-\udfff]")
 
 
@@ -70,18 +71,20 @@ _RULES: Final = (
     ),
     _Rule(("eyj",), re.compile(_START + r"eyJ[\w-]{6,}+\.[\w-]{6,}+(?:\.[\w-]*+){0,3}"), SECRET),
     _Rule(
-        ("akia", "asia", "aroa", "aida"), re.compile(_START + r"(?:AKIA|ASIA|AROA|AIDA)[A-Z0-9]{16}(?![\w-])"), SECRET
+        ("akia", "asia", "aroa", "aida"),
+        re.compile(_AFTER_NO_WORD + r"(?:AKIA|ASIA|AROA|AIDA)[A-Z0-9]{16}(?![\w-])"),
+        SECRET,
     ),
     _Rule(
         ("ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "glpat-", "npm_"),
-        re.compile(_START + r"(?:gh[pousr]_|github_pat_|glpat-|npm_)[\w-]{16,}+"),
+        re.compile(_AFTER_NO_WORD + r"(?:gh[pousr]_|github_pat_|glpat-|npm_)[\w-]{16,}+"),
         SECRET,
     ),
-    _Rule(("xox", "xapp-"), re.compile(_START + r"(?:xox[a-z]|xapp)-[\w-]{8,}+"), SECRET),
+    _Rule(("xox", "xapp-"), re.compile(_AFTER_NO_WORD + r"(?:xox[a-z]|xapp)-[\w-]{8,}+"), SECRET),
     _Rule(("hooks.slack.com",), re.compile(r"(hooks\.slack\.com/[a-z]{1,20}/)[\w/-]{8,}+"), rf"\g<1>{SECRET}"),
     _Rule(
         ("sk-", "k_live_", "k_test_", "whsec_"),
-        re.compile(_START + r"(?:sk-|[spr]k_(?:live|test)_|whsec_)[\w-]{12,}+"),
+        re.compile(_AFTER_NO_WORD + r"(?:sk-|[spr]k_(?:live|test)_|whsec_)[\w-]{12,}+"),
         SECRET,
     ),
     _Rule(
@@ -100,10 +103,10 @@ _RULES: Final = (
         rf"\g<1>{SECRET}",
     ),
     _Rule(
-        ("pass", "pwd", "secret", "token", "key", "authorization", "credential", "session", "signature"),
+        ("pass", "pwd", "secret", "token", "key", "authoriz", "credential", "session", "signature", "sig=", "code="),
         re.compile(
             r"""((?:passw(?:or)?d|passphrase|pwd|secret|token|api[_-]?key|access[_-]?key|private[_-]?key|authorization
-                  |credentials?|session[_-]?id|signature)
+                  |credentials?|session[_-]?id|signature|(?<=[?&])(?:sig|key|code))
                  (?:[_-]?(?:access|key|id|value|hash)){0,2}\d{0,3}
                  \\{0,2}["']?[ \t]{0,3}(?:=>|[:=])[ \t]{0,3})"""
             + _QUOTED_OR_BARE,
@@ -128,7 +131,7 @@ def mask_secrets(text: str) -> str:
 
     Example:
         >>> mask_secrets("401 for Bearer abc123def456, password=hunter2")
-        '401 for Bearer [secret] password=[secret]'
+        '401 for Bearer [secret], password=[secret]'
     """
     lower = text.lower()
     for hints, pattern, replacement in _RULES:

@@ -58,7 +58,7 @@ def parse_url(text: str) -> URL:
 
 
 def create(url: URL) -> Engine:
-    """An engine that holds at most one connection, connects when first used, and is safe to inherit by a fork.
+    """An engine that connects when first used, holds at most one connection, and leaves a parent process's alone.
 
     Raises:
         StorageError: the PostgreSQL driver is not installed.

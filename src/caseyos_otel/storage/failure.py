@@ -21,14 +21,19 @@ class RowsRejected(StorageError, Rejected):  # noqa: N818  # an answer, like err
 _REFUSED_VALUES: Final = ("22", "23", "54")
 """PostgreSQL's SQLSTATE classes about values: data exception, integrity violation, program limit exceeded."""
 
+_UNSTORABLE: Final = (OverflowError, TypeError, ValueError)
+"""What is raised for a value before it reaches the database: an integer beyond 64 bits, a text that is not Unicode."""
+
 _REFUSED_BY_DRIVER: Final = (exc.DataError, exc.IntegrityError, exc.InterfaceError, exc.ProgrammingError)
 """What SQLite's driver raises for a value. Its OperationalError is about the file: locked, full, no such table."""
 
 
-def translate(error: Exception) -> StorageError:
-    """`error` as one of ours. The text holds no SQL, no parameters and no row contents."""
-    if isinstance(error, StorageError):
+def translate(error: Exception) -> StorageUnavailable | RowsRejected:
+    """`error` as the answer to it. The text holds no SQL, no parameters and no row contents."""
+    if isinstance(error, StorageUnavailable | RowsRejected):
         return error
+    if isinstance(error, StorageError):
+        return StorageUnavailable(str(error))
     said = first_line(error)
     if _about_values(error):
         return RowsRejected(f"the database refuses a row: {said}")
@@ -45,8 +50,7 @@ def first_line(error: Exception) -> str:
 
 def _about_values(error: Exception) -> bool:
     if not isinstance(error, exc.SQLAlchemyError):
-        # values that never reached the database: an integer beyond 64 bits, a text that is not Unicode
-        return not isinstance(error, OSError)
+        return isinstance(error, _UNSTORABLE)
     if not isinstance(error, exc.DBAPIError) or error.connection_invalidated:
         return False
     state = getattr(error.orig, "sqlstate", None)

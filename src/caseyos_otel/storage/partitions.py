@@ -6,7 +6,10 @@ from collections.abc import Iterable
 from datetime import UTC, date, datetime
 from typing import Final
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Engine, exc, text
+
+from caseyos_otel import diagnostics
+from caseyos_otel.storage.failure import first_line
 
 LOCK: Final = 0x0CA5E705
 """Key of the advisory lock under which our DDL runs, migrations included."""
@@ -49,23 +52,44 @@ def name_of(month: date) -> str:
     return f"events_{month:%Y_%m}"
 
 
-def ensure(connection: Connection, months: Iterable[date]) -> None:
-    """Make the partitions that are missing, in the transaction of `connection`; at most two seconds of waiting.
+def ensure(engine: Engine, months: Iterable[date]) -> bool:
+    """Make the partitions that are missing; whether all are there now. Waits two seconds at most for a lock.
 
-    Raises:
-        sqlalchemy.exc.DBAPIError: no right to make tables, a lock not got, or the default partition already holds rows
-            of the month.
+    Rows of such a month that are in the default partition move to their own. Where it does not work (no right to make
+    tables, a lock not got) a warning says so, and rows go to the default partition: they are stored all the same.
     """
-    missing = sorted(set(months) - _present(connection))
-    if not missing:
-        return
+    months = set(months)
+    try:
+        with engine.begin() as connection:
+            if not months <= _present(connection):
+                _make(connection, months)
+    except exc.DBAPIError as error:
+        if error.connection_invalidated or getattr(error.orig, "sqlstate", None) is None:
+            raise  # not the server's answer: it is away
+        diagnostics.warn(
+            f"a monthly partition of the table events could not be made ({first_line(error)}); rows go to "
+            "events_default; run caseyos-otel db upgrade with a role that may create tables",
+            key="storage.partitions",
+        )
+        return False
+    return True
+
+
+def _make(connection: Connection, months: set[date]) -> None:
     connection.execute(text("SET LOCAL lock_timeout = '2s'"))
     connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": LOCK})
-    for month in missing:
-        low, high = _first_id(month), _first_id(following(month))
-        connection.exec_driver_sql(
-            f"CREATE TABLE IF NOT EXISTS {name_of(month)} PARTITION OF events FOR VALUES FROM ('{low}') TO ('{high}')"
-        )
+    # nobody may add rows of the month to the default partition between their move and the attaching
+    connection.execute(text("LOCK TABLE events_default"))
+    for month in sorted(months - _present(connection)):
+        _make_one(connection, name_of(month), _first_id(month), _first_id(following(month)))
+
+
+def _make_one(connection: Connection, name: str, low: str, high: str) -> None:
+    """Attached rather than made in place: that lets others go on writing to the other partitions."""
+    connection.execute(text(f"CREATE TABLE {name} (LIKE events)"))
+    moved = f"DELETE FROM events_default WHERE event_id >= '{low}' AND event_id < '{high}' RETURNING *"  # noqa: S608  # ours
+    connection.execute(text(f"WITH moved AS ({moved}) INSERT INTO {name} SELECT * FROM moved"))  # noqa: S608  # ours
+    connection.execute(text(f"ALTER TABLE events ATTACH PARTITION {name} FOR VALUES FROM ('{low}') TO ('{high}')"))
 
 
 def _present(connection: Connection) -> set[date]:

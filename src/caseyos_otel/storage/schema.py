@@ -26,11 +26,16 @@ from caseyos_otel.storage import partitions
 from caseyos_otel.storage.failure import first_line, translate
 from caseyos_otel.storage.tables import VERSION_TABLE, metadata
 
+LOCK_TIMEOUT_S: Final = 30
+"""How long a process waits for another one that migrates, on PostgreSQL."""
+
 _OURS: Final = re.compile(rf"(?:{'|'.join(metadata.tables)}|{VERSION_TABLE}|events_(?:default|once_per|\d{{4}}_\d\d))")
 
 
 def upgrade(engine: Engine) -> None:
-    """Bring the tables to this release. Safe in several processes at once; needs no DDL rights when nothing is to do.
+    """Bring the tables to this release, and on PostgreSQL make the partitions of this month and the next.
+
+    Safe in several processes at once; needs no right to make tables where nothing is to do.
 
     A schema of a newer release stays as it is: releases are made to work on the next one's schema.
 
@@ -42,6 +47,8 @@ def upgrade(engine: Engine) -> None:
         if not is_current(engine):
             with engine.connect() as connection, _exclusive(connection):
                 _migrate(connection)
+        if engine.dialect.name == "postgresql":
+            partitions.ensure(engine, partitions.wanted((), datetime.now(UTC).date()))
     except exc.DBAPIError as error:
         raise _explained(error) from None
 
@@ -54,7 +61,7 @@ def current(engine: Engine) -> str | None:
     """
     try:
         with engine.connect() as connection:
-            return _context(connection).get_current_revision()
+            return _current(connection)
     except exc.DBAPIError as error:
         raise translate(error) from None
 
@@ -72,7 +79,13 @@ def head() -> str:
     return revision
 
 
-def include_object(object: Any, name: str | None, type_: str, reflected: bool, compare_to: Any) -> bool:  # noqa: A002  # Alembic passes it by this name's position
+def include_object(
+    object: Any,  # noqa: A002  # Alembic's name for it
+    name: str | None,
+    type_: str,
+    reflected: bool,
+    compare_to: Any,
+) -> bool:
     """A filter for the host's own `alembic revision --autogenerate`: leaves our tables alone.
 
     A table of one of our names that the host declares itself stays the host's.
@@ -80,33 +93,35 @@ def include_object(object: Any, name: str | None, type_: str, reflected: bool, c
     Example, in the host's env.py:
         >>> context.configure(..., include_object=caseyos_otel.storage.schema.include_object)  # doctest: +SKIP
     """
-    return not (
-        type_ == "table" and reflected and compare_to is None and name is not None and _OURS.fullmatch(name) is not None
-    )
+    only_in_database = type_ == "table" and reflected and compare_to is None
+    return not (only_in_database and _OURS.fullmatch(name or ""))
 
 
 def _migrate(connection: Connection) -> None:
     """Under the lock: what another process has done in the meantime is seen here."""
-    context = _context(connection)
-    if context.get_current_revision() is None:
+    if _current(connection) is None:
         _refuse_foreign(connection)
+    context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE, "fn": _steps})
     context.run_migrations(op=Operations(context))
-    if connection.dialect.name == "postgresql":
-        partitions.ensure(connection, partitions.wanted((), datetime.now(UTC).date()))
 
 
 def _exclusive(connection: Connection) -> AbstractContextManager[object]:
     """A transaction that only one process at a time is in; what it does is there whole or not at all."""
     transaction = connection.begin()
     if connection.dialect.name == "postgresql":
+        connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT_S}s'"))
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": partitions.LOCK})
     else:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
     return transaction
 
 
-def _context(connection: Connection) -> MigrationContext:
-    return MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE, "fn": _steps})
+def _current(connection: Connection) -> str | None:
+    """Read without Alembic, whose context writes two lines into the host's log each time it is made."""
+    if not inspect(connection).has_table(VERSION_TABLE):
+        return None
+    revision: str | None = connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).scalar()  # noqa: S608  # ours
+    return revision
 
 
 def _steps(heads: Iterable[str], _context: MigrationContext) -> list[RevisionStep]:

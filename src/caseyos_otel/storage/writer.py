@@ -5,19 +5,20 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from functools import cache
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import Connection, Engine, Table, exc
 from sqlalchemy.dialects import postgresql
 
-from caseyos_otel import diagnostics
 from caseyos_otel.events.record import EventRecord
 from caseyos_otel.storage import partitions
-from caseyos_otel.storage.failure import RowsRejected, first_line, translate
+from caseyos_otel.storage.failure import RowsRejected, translate
 from caseyos_otel.storage.rows import Row, row
 from caseyos_otel.storage.tables import events, outcome_events
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Engine, Table
 
 TRY_PARTITIONS_AGAIN_S: Final = 300.0
 POSTGRESQL: Final = postgresql.dialect()  # type: ignore[no-untyped-call]
@@ -47,7 +48,7 @@ class Writer:
         self._disclose = disclose
         self._pseudonym = pseudonym
         self._prepare = prepare
-        self._months: set[Any] = set()
+        self._months: set[date] = set()
         self._partitions_not_before = 0.0
 
     def write(self, records: Sequence[EventRecord]) -> None:
@@ -96,20 +97,10 @@ class Writer:
         months = partitions.wanted(event_ids, datetime.now(UTC).date())
         if months <= self._months or time.monotonic() < self._partitions_not_before:
             return
-        try:
-            with self._engine.begin() as connection:
-                partitions.ensure(connection, months)
+        if partitions.ensure(self._engine, months):
             self._months |= months
-        except exc.DBAPIError as error:
-            if error.connection_invalidated:
-                raise
-            # the rows are stored all the same, in the default partition
+        else:
             self._partitions_not_before = time.monotonic() + TRY_PARTITIONS_AGAIN_S
-            diagnostics.warn(
-                f"a monthly partition of the table events could not be made ({first_line(error)}); rows go to "
-                "events_default; run caseyos-otel db upgrade with a role that may create tables",
-                key="storage.partitions",
-            )
 
 
 def insert(connection: Connection, table: Table, rows: Sequence[Row]) -> None:
@@ -129,7 +120,7 @@ def _postgresql_insert(table: Table) -> str:
     names = ", ".join(column.name for column in table.columns)
     types = ", ".join(f"{c.name} {c.type.compile(POSTGRESQL)}" for c in table.columns)
     rows = f"SELECT {names} FROM json_to_recordset(%s::json) AS r({types})"  # noqa: S608  # names of our own tables
-    return f"INSERT INTO {table.name} ({names}) {rows} ON CONFLICT DO NOTHING"  # names of our own tables
+    return f"INSERT INTO {table.name} ({names}) {rows} ON CONFLICT DO NOTHING"
 
 
 @cache

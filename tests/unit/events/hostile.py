@@ -56,8 +56,7 @@ class HostileMapping(Mapping[str, Any]):
     def __iter__(self) -> Iterator[str]:
         refuse()
 
-    def __len__(self) -> int:
-        refuse()
+    __len__ = refuse
 
 
 class Colour(Enum):

@@ -9,12 +9,12 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from tests.unit.events.hostile import HOSTILE, HostileText, Size
 
 from caseyos_otel.events.action import ActionExecuted, ActionMetadata
 from caseyos_otel.events.field import Privacy
 from caseyos_otel.events.model import Declaration, Event, optional, required
 from caseyos_otel.events.registry import Registry
-from tests.unit.events.hostile import HOSTILE, HostileText, Size
 
 
 class Mode(StrEnum):
@@ -98,7 +98,12 @@ def bound_alone(field: str, value: Any) -> tuple[Any, list[str]]:
     """What becomes of one value, and the names in problems; all other fields are as they should be."""
     given = {"parcel_id": "p-1", "carrier": "mail", field: value}
     values, problems = PARCEL.bind(given)
-    assert values | {field: None} == {**dict.fromkeys(PARCEL.by_name), "parcel_id": "p-1", "carrier": "mail", field: None}
+    assert values | {field: None} == {
+        **dict.fromkeys(PARCEL.by_name),
+        "parcel_id": "p-1",
+        "carrier": "mail",
+        field: None,
+    }
     return values[field], [problem.field for problem in problems]
 
 
@@ -226,7 +231,12 @@ class TestGroups:
         assert self.metadata(ActionMetadata(recipient="a@b.c")) == ({"recipient": "a@b.c"}, [])
 
     def test_flat_names_are_taken_and_the_group_wins(self) -> None:
-        given = {**self.fields, "metadata.subject": "flat", "metadata.recipient": "a@b.c", "metadata": {"subject": "in"}}
+        given = {
+            **self.fields,
+            "metadata.subject": "flat",
+            "metadata.recipient": "a@b.c",
+            "metadata": {"subject": "in"},
+        }
 
         values, problems = self.declaration.bind(given)
 

@@ -24,6 +24,7 @@ PERSONAL = {
     "error": Privacy.FREE_TEXT,
     "error_message": Privacy.FREE_TEXT,
     "dismiss_reason": Privacy.FREE_TEXT,
+    "endpoint": Privacy.FREE_TEXT,  # paths hold ids and addresses: /contacts/ann@example.org
 }
 UNIT_BY_ENDING = {"_ms": "ms", "_seconds": "s", "_hours": "h", "_days": "d", "_minutes": "min"}
 STANDARD = {
@@ -133,7 +134,9 @@ def test_a_failure_always_failed_and_has_no_twin(declaration: Declaration) -> No
     assert declaration.twin is None
 
 
-@pytest.mark.parametrize(("name", "field"), [("action_executed", "success"), ("action_rolled_back", "rollback_success")])
+@pytest.mark.parametrize(
+    ("name", "field"), [("action_executed", "success"), ("action_rolled_back", "rollback_success")]
+)
 def test_an_event_fails_when_its_field_is_false_and_only_then(name: str, field: str) -> None:
     declaration = named(name)
 

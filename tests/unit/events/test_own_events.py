@@ -31,7 +31,9 @@ class ContractSigned(Event, name="contract_signed", otel="acme.contract.signed",
     value: float | None = optional(unit="USD", doc="What it is worth.")
     pages: int | None = optional(level=Level.OPT_IN, doc="How long it is.")
     signed_at: datetime | None = optional(doc="When.")
-    channel: str | None = optional(allowed=("paper", "online"), attribute="acme.sales_channel", doc="How.", dimension=True)
+    channel: str | None = optional(
+        allowed=("paper", "online"), attribute="acme.sales_channel", doc="How.", dimension=True
+    )
     details: ContractDetails | None = group(ContractDetails, doc="More.")
 
 

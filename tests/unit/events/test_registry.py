@@ -59,7 +59,7 @@ def test_an_unknown_event_is_told_with_the_nearest_name(name: str, nearest: str)
 
 
 def test_an_unknown_event_that_resembles_none_is_told_how_to_declare_it() -> None:
-    with pytest.raises(InvalidEventError, match="'zebra' is not a declared event; declare it .*caseyos_otel_events"):
+    with pytest.raises(InvalidEventError, match=r"'zebra' is not a declared event; declare it .*caseyos_otel_events"):
         Registry().require("zebra")
 
 

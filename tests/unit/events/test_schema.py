@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator, FormatChecker
+from tests.contract.specification import Example, examples
 
 from caseyos_otel.events.field import Level
 from caseyos_otel.events.model import Declaration
@@ -16,7 +17,6 @@ from caseyos_otel.events.record import EventRecord
 from caseyos_otel.events.registry import Registry
 from caseyos_otel.events.schema import json_schema, markdown, specified
 from caseyos_otel.exporters.structured_log import line
-from tests.contract.specification import Example, examples
 
 PAGE = Path(__file__).parents[3] / "docs" / "events.md"
 EXAMPLES = examples()
@@ -92,7 +92,9 @@ def test_the_schema_tells_what_the_declaration_says(declaration: Declaration) ->
 
 
 def test_an_event_with_a_field_service_names_the_emitting_service_differently() -> None:
-    opened, viewed = (json_schema(Registry().require(name)) for name in ("circuit_breaker_opened", "recommendation_viewed"))
+    opened, viewed = (
+        json_schema(Registry().require(name)) for name in ("circuit_breaker_opened", "recommendation_viewed")
+    )
 
     assert "service_name" in opened["properties"]
     assert opened["properties"]["service"]["x-otel-name"] == "caseyos.circuit_breaker.service"
@@ -102,7 +104,7 @@ def test_an_event_with_a_field_service_names_the_emitting_service_differently() 
 def test_the_page_of_events_is_up_to_date() -> None:
     assert PAGE.read_text("utf-8") == markdown(specified()), (
         "docs/events.md is not what the declarations say; write it anew:"
-        " python -m caseyos_otel.events.schema > docs/events.md"
+        " make docs, or python -m caseyos_otel.events.schema > docs/events.md"
     )
 
 

@@ -191,6 +191,14 @@ def test_equal_resources_are_one_object(registry: Registry) -> None:
     a, b, c = decode(request(record) + request(record) + request(record, service="other"), registry)
     assert a.resource is b.resource
     assert c.resource == {"service.name": "other"}
+    assert one(record, registry).resource is a.resource, "frames are decoded one by one"
+
+
+def test_a_huge_resource_is_read_but_not_kept(registry: Registry) -> None:
+    huge = request(foreign("caseyos.signal.received", {}), service="x" * 100_000)
+    (a,), (b,) = decode(huge, registry), decode(huge, registry)
+    assert a.resource == b.resource == {"service.name": "x" * 100_000}
+    assert a.resource is not b.resource
 
 
 @pytest.mark.parametrize("garbage", [b"\xff", b"not protobuf", b"\x0a\x7f", b'{"resourceLogs": []}'])

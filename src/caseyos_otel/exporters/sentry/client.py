@@ -172,7 +172,7 @@ class SentryDestination:
         self._host = host
 
 
-def _as_recorded(then: Callable[[Any, Any], Any] | None) -> Callable[[Any, Any], Any]:
+def _as_recorded(then: sdk.Hook | None) -> sdk.Hook:
     """A `before_send_log` that gives a log its record's time, trace and span; the service's own hook runs after it."""
 
     def before_send_log(log: Any, hint: Any) -> Any:
@@ -180,9 +180,19 @@ def _as_recorded(then: Callable[[Any, Any], Any] | None) -> Callable[[Any, Any],
             log["time_unix_nano"] = record.timestamp
             log["trace_id"] = format_trace_id(record.trace_id) if record.trace_id else None
             log["span_id"] = format_span_id(record.span_id) if record.span_id else None
-        return log if then is None else then(log, hint)
+        return log if then is None else _unless_refused(then, log, hint)
 
     return before_send_log
+
+
+def _unless_refused(then: sdk.Hook, log: Any, hint: Any) -> Any:
+    kept = None
+    try:
+        kept = then(log, hint)
+    finally:  # a hook that raises loses the log too
+        if kept is None:
+            drops.count("rejected", destination=DESTINATION, event=log["attributes"]["event"])
+    return kept
 
 
 def _disclosed(exception: Any, disclose_text: Callable[[str], str]) -> Any:

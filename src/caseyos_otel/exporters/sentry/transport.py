@@ -91,9 +91,9 @@ class SynchronousTransport(Transport):
     def record_lost_event(
         self, reason: str, data_category: Any = None, item: Item | None = None, *, quantity: int = 1
     ) -> None:
-        """Count logs that sentry-sdk did not hand over; a lost issue is counted where it is captured."""
-        if item is not None:
-            self._lost("destination_full" if reason == "queue_overflow" else "rejected", [item])
+        """Count logs that did not fit into sentry-sdk's buffer; what hooks refuse is counted there."""
+        if item is not None and reason == "queue_overflow":
+            self._lost("destination_full", [item])
 
     def _post(self, envelope: Envelope) -> None:
         body = gzip.compress(envelope.serialize(), compresslevel=5)

@@ -1,0 +1,1 @@
+"""What the stored events say: one question a module, each one SQL query."""

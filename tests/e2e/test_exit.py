@@ -1,0 +1,183 @@
+"""Every way a process ends: what is in memory leaves, what is durable is stored once (DESIGN 8.2 and 9.4)."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.service import Server, environment, free_port, rows, run, wait_for
+
+APP = """
+from caseyos_otel import track
+
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        while True:
+            message = await receive()
+            await send({"type": message["type"] + ".complete"})
+            if message["type"] == "lifespan.shutdown":
+                return
+    for number in range(10):
+        track("recommendation_dismissed", recommendation_id=str(number), action_type="send_email", user_id="casey")
+    track("outcome_deal_advanced", deal_id="d1")
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"ok"})
+"""
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    return tmp_path / "state"
+
+
+def app_at(tmp_path: Path) -> Path:
+    (tmp_path / "app.py").write_text(APP)
+    return tmp_path
+
+
+def counts(state: Path) -> tuple[int, int]:
+    return (
+        len(rows(state, "select 1 from events where event = 'recommendation_dismissed'")),
+        len(rows(state, "select 1 from outcome_events")),
+    )
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+def test_uvicorn_ended_by_a_signal_loses_nothing(how: signal.Signals, tmp_path: Path, state: Path) -> None:
+    port = free_port()
+    command = ["uvicorn", "app:app", "--port", str(port), "--log-level", "warning"]
+    # a flush interval longer than the test: nothing leaves but by the exit
+    env = environment(state, CASEYOS_OTEL_FLUSH_INTERVAL_MS="60000")
+    with Server(command, env, app_at(tmp_path), port, tmp_path / "log") as server:
+        assert server.get("/") == "ok"
+        server.stop(how)
+        assert len([line for line in server.lines if line["event"] == "recommendation_dismissed"]) == 10, server.output()
+    assert counts(state) == (10, 1)
+
+
+@pytest.mark.parametrize("preload", [False, True])
+def test_gunicorn_with_uvicorn_workers_loses_nothing(preload: bool, tmp_path: Path, state: Path) -> None:
+    port = free_port()
+    command = ["gunicorn", "app:app", "-k", "uvicorn.workers.UvicornWorker", "-w", "2", "-b", f"127.0.0.1:{port}"]
+    env = environment(state, CASEYOS_OTEL_FLUSH_INTERVAL_MS="60000")
+    arguments = [*command, "--preload"] if preload else command
+    with Server(arguments, env, app_at(tmp_path), port, tmp_path / "log") as server:
+        for _ in range(4):
+            assert server.get("/") == "ok"
+        assert server.stop() == 0, server.output()
+        assert len([line for line in server.lines if line["event"] == "recommendation_dismissed"]) == 40, server.output()
+    assert counts(state) == (40, 4)
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_a_multiprocessing_child_loses_nothing(method: str, tmp_path: Path, state: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import multiprocessing, sys\nfrom caseyos_otel import track\n"
+        "def work(number):\n"
+        "    track('recommendation_dismissed', recommendation_id=str(number), action_type='x', user_id='casey')\n"
+        "    track('outcome_deal_advanced', deal_id=f'd{number}')\n"
+        "if __name__ == '__main__':\n"
+        "    work(0)\n"
+        "    context = multiprocessing.get_context(sys.argv[1])\n"
+        "    children = [context.Process(target=work, args=(n,)) for n in (1, 2)]\n"
+        "    [child.start() for child in children]\n"
+        "    [child.join() for child in children]\n"
+    )
+    done = run(program, environment(state, CASEYOS_OTEL_FLUSH_INTERVAL_MS="60000"), method)
+    assert done.returncode == 0, done.stderr
+    assert sorted(line["deal_id"] for line in done.lines if line["event"] == "outcome_deal_advanced") == ["d0", "d1", "d2"]
+    assert counts(state) == (3, 3), done.stderr
+
+
+def test_a_forked_child_emits_its_own_events_once_and_none_of_its_parent_s(tmp_path: Path, state: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import os\nfrom caseyos_otel import track, flush\n"
+        "track('outcome_deal_advanced', deal_id='parent')\n"
+        "pid = os.fork()\n"
+        "if pid == 0:\n"
+        "    track('outcome_deal_advanced', deal_id='child')\n"
+        "    flush(5)\n"
+        "    os._exit(0)\n"
+        "os.waitpid(pid, 0)\n"
+    )
+    done = run(program, environment(state, CASEYOS_OTEL_FLUSH_INTERVAL_MS="60000"))
+    assert sorted(line["deal_id"] for line in done.lines) == ["child", "parent"], done.stderr
+    assert sorted(rows(state, "select deal_id from outcome_events")) == [("child",), ("parent",)]
+
+
+def test_what_a_killed_process_tracked_is_stored_after_the_next_start(tmp_path: Path, state: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import os, signal\nfrom caseyos_otel import track\n"
+        "track('outcome_deal_advanced', deal_id='d1', pipeline_value=50000)\n"
+        "track('action_failed', action_id='a1', action_type='x', error_type='api_error')\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    killed = run(program, environment(state))
+    assert killed.returncode == -signal.SIGKILL
+    assert counts(state) == (0, 0)
+    quiet = tmp_path / "quiet.py"
+    quiet.write_text("import time\ntime.sleep(1.5)\n")
+    assert run(quiet, environment(state)).returncode == 0
+    assert rows(state, "select deal_id, pipeline_value from outcome_events") == [("d1", 50000.0)]
+    assert rows(state, "select event from events") == [("action_failed",)]
+
+
+def test_a_running_process_adopts_what_another_one_left(tmp_path: Path, state: Path) -> None:
+    port = free_port()
+    command = ["uvicorn", "app:app", "--port", str(port), "--log-level", "warning"]
+    with Server(command, environment(state), app_at(tmp_path), port, tmp_path / "log") as server:
+        server.get("/")
+        wait_for(lambda: counts(state) == (10, 1), "not stored:", server.output)
+        program = tmp_path / "program.py"
+        program.write_text(
+            "import os, signal\nfrom caseyos_otel import track\n"
+            "track('outcome_deal_advanced', deal_id='left')\nos.kill(os.getpid(), signal.SIGKILL)\n"
+        )
+        run(program, environment(state))
+        wait_for(lambda: counts(state) == (10, 2), "not adopted:", server.output)
+
+
+def test_an_exit_with_every_destination_down_is_short_and_keeps_what_is_durable(tmp_path: Path, state: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text("from caseyos_otel import track\ntrack('outcome_deal_advanced', deal_id='d1')\n")
+    closed = free_port()
+    env = environment(
+        state,
+        SENTRY_DSN=f"http://key@127.0.0.1:{closed}/1",
+        CASEYOS_OTEL_DATABASE_URL=f"postgresql://nobody@127.0.0.1:{closed}/nothing",
+        OTEL_EXPORTER_OTLP_LOGS_ENDPOINT=f"http://127.0.0.1:{closed}/v1/logs",
+    )
+    started = time.monotonic()
+    done = run(program, env)
+    assert done.returncode == 0
+    assert "Traceback" not in done.stderr, done.stderr
+    assert time.monotonic() - started < 30
+    kept = list((state / "spool").glob("*/outcomes-*"))
+    assert len(kept) == 1
+    env = environment(state)
+    quiet = tmp_path / "quiet.py"
+    quiet.write_text("import time\ntime.sleep(1.5)\n")
+    run(quiet, env)
+    assert rows(state, "select deal_id from outcome_events") == [("d1",)]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs fork")
+def test_an_application_that_exits_at_once_still_logs_everything(tmp_path: Path, state: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(
+        "from caseyos_otel import track\nimport sys\n"
+        "for n in range(1000):\n"
+        "    track('signal_received', signal_id=str(n), source='gmail', signal_type='x')\n"
+        "sys.exit(3)\n"
+    )
+    done = run(program, environment(state))
+    assert done.returncode == 3
+    assert [line["signal_id"] for line in done.lines] == [str(n) for n in range(1000)]
+    assert len(rows(state, "select 1 from events")) == 1000
