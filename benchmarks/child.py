@@ -61,13 +61,13 @@ def percentile(values: Sequence[float], percent: float) -> float:
 
 
 def serve(name: str, state: Path, answers: TextIO) -> None:
-    """Set a subject up, then answer each line of stdin: `{"batches", "seconds", "rate"}`."""
+    """Set a subject up, then answer each line of stdin: `{"batches"}` or `{"seconds", "rate"}`."""
     subject = next(entry for entry in ENTRIES if entry.name == name).make(state)
     cpu(subject, 4)
     print(json.dumps({"ready": name}), file=answers, flush=True)
     for line in sys.stdin:
         asked = json.loads(line)
-        measured = cpu(subject, asked["batches"]) | paced(subject, asked["seconds"], asked["rate"])
+        measured = cpu(subject, **asked) if "batches" in asked else paced(subject, **asked)
         print(json.dumps(measured), file=answers, flush=True)
 
 

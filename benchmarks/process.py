@@ -41,7 +41,7 @@ class Measured:
         self._process.communicate()
 
     def measure(self, **asked: float) -> dict[str, float]:
-        """One turn: CPU of the caller, CPU behind it, and wall times at an even pace, in µs."""
+        """One turn: CPU of `batches`, or wall times of `seconds` at a `rate`; what comes back is in µs."""
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(asked) + "\n")
         self._process.stdin.flush()

@@ -1,6 +1,6 @@
 """A service's working day, its events in three places, counted. Run by `make demo`.
 
-    python demo.py [--json] [--recommendations 1000] [--seed 7] [--directory DIRECTORY]
+    python demo.py [--json] [--recommendations 1000] [--seed 7] [--event-store all|outcomes] [--directory DIRECTORY]
 
 Starts the stand-in integrations, a receiver for Sentry and OTLP on loopback, and the service under
 `opentelemetry-instrument`; drives a day of traffic, ends the service by SIGTERM, and holds what the driver caused
@@ -24,7 +24,7 @@ from typing import Any
 import httpx
 import working_day
 from demo_parts import account, arrived, progress
-from demo_parts.processes import Child, DemoError, free_port, running
+from demo_parts.processes import DemoError, free_port, running
 from demo_parts.receiver import Receiver
 from demo_parts.report import Report
 from sqlalchemy import create_engine
@@ -35,7 +35,7 @@ Json = dict[str, Any]
 EXAMPLE = Path(__file__).resolve().parent
 DEFAULT_DIRECTORY = EXAMPLE.parents[1] / ".demo"
 OURS = ("OTEL_", "CASEYOS_OTEL_", "SENTRY_", "COMMAND_CENTER_", "UVICORN_")
-OWN_START_SECONDS = 3.0
+OWN_START_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             Files(_fresh(chosen.directory)),
             recommendations=chosen.recommendations,
             seed=chosen.seed,
+            event_store=chosen.event_store,
             bar=not chosen.json and sys.stderr.isatty(),
         )
     except DemoError as error:
@@ -91,11 +92,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if report.problems() else 0
 
 
-def run(files: Files, *, recommendations: int, seed: int, bar: bool) -> Report:
+def run(files: Files, *, recommendations: int, seed: int, event_store: str, bar: bool) -> Report:
     """Run one day and account for it; raise `DemoError` if something does not start or the day cannot be driven."""
     begin = time.perf_counter()
     with Receiver() as receiver, progress.shown(bar=bar) as show:
-        caused, own = _day(files, receiver, recommendations, seed, show)
+        telling = {**_telling(files, receiver), "CASEYOS_OTEL_EVENT_STORE": event_store}
+        caused, own = _day(files, telling, recommendations, seed, show)
     log = arrived.read_log(files.log)
     stored = arrived.read_database(files.database)
     received = arrived.read_requests(receiver.requests)
@@ -115,21 +117,21 @@ def run(files: Files, *, recommendations: int, seed: int, bar: bool) -> Report:
 
 
 def _day(
-    files: Files, receiver: Receiver, recommendations: int, seed: int, show: progress.Report
+    files: Files, telling: dict[str, str], recommendations: int, seed: int, show: progress.Report
 ) -> tuple[working_day.Caused, list[Json]]:
-    """Drive the day; what it caused, and the decisions about traces of the service's own start."""
+    """Drive the day with a service that is told so; what it caused, and the decisions about traces of its own start."""
     service_port, stand_ins_port = free_port(), free_port()
     service_url, stand_ins_url = f"http://127.0.0.1:{service_port}", f"http://127.0.0.1:{stand_ins_port}"
     stand_ins = [sys.executable, "-m", "command_center.stand_ins", "--port", str(stand_ins_port), "--seed", str(seed)]
-    uvicorn = ["uvicorn", "command_center.app:app", "--port", str(service_port), "--log-level", "warning"]
     instrument = str(Path(sys.executable).parent / "opentelemetry-instrument")
+    uvicorn = ["uvicorn", "command_center.app:app", "--port", str(service_port), "--log-level", "warning"]
+    service_command = [instrument, *uvicorn]
     environ = _environ()
-    telling = _telling(files, receiver, stand_ins_url)
+    stand_ins_log, service_log = files.directory / "stand_ins.log", files.directory / "service.log"
+    telling = telling | {f"COMMAND_CENTER_{name}_URL": stand_ins_url for name in ("HUBSPOT", "GMAIL", "CALENDAR")}
     with (
-        running("stand-ins", stand_ins, EXAMPLE, environ, files.directory / "stand_ins.log", stand_ins_port) as others,
-        running(
-            "the service", [instrument, *uvicorn], EXAMPLE, environ | telling, files.directory / "service.log", service_port
-        ) as service,
+        running("stand-ins", stand_ins, EXAMPLE, environ, stand_ins_log, stand_ins_port) as others,
+        running("the service", service_command, EXAMPLE, environ | telling, service_log, service_port) as service,
     ):
         own = _decisions_of_the_start(files)
         try:
@@ -137,24 +139,21 @@ def _day(
                 service_url, stand_ins_url, recommendations=recommendations, seed=seed, progress=show
             )
         except (httpx.HTTPError, working_day.UnexpectedAnswerError) as error:
-            raise (service if service.ended else others if others.ended else service).explain(error) from error
+            raise (others if others.ended else service).explain(error) from error
         show(recommendations, recommendations, "ending the service")
     return caused, own
 
 
 def _environ() -> dict[str, str]:
-    """This environment without settings that would change what the demo shows, and with this Python's programs first."""
+    """This environment without settings that would change what is shown, and with this Python's programs first."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
     return {**kept, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{kept.get('PATH', os.defpath)}"}
 
 
-def _telling(files: Files, receiver: Receiver, stand_ins_url: str) -> dict[str, str]:
-    """What the service is told: where its integrations are, and where its telemetry goes."""
+def _telling(files: Files, receiver: Receiver) -> dict[str, str]:
+    """What the service is told: where its data are, and where its telemetry goes."""
     return {
         "COMMAND_CENTER_DATABASE_URL": f"sqlite:///{files.directory / 'service.db'}",
-        "COMMAND_CENTER_HUBSPOT_URL": stand_ins_url,
-        "COMMAND_CENTER_GMAIL_URL": stand_ins_url,
-        "COMMAND_CENTER_CALENDAR_URL": stand_ins_url,
         "COMMAND_CENTER_BREAKER_RESET_SECONDS": "1",
         "OTEL_SERVICE_NAME": "command-center",
         "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.url,
@@ -205,7 +204,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--recommendations", type=_enough, default=1000, help="how many there are (default: 1000)")
     parser.add_argument("--seed", type=int, default=7, help="decides what happens on the day (default: 7)")
     parser.add_argument(
-        "--directory", type=_absolute, default=DEFAULT_DIRECTORY, help="where files go (default: .demo of the repository)"
+        "--event-store", choices=("all", "outcomes"), default="all", help="what the database gets (default: all)"
+    )
+    parser.add_argument(
+        "--directory",
+        type=_absolute,
+        default=DEFAULT_DIRECTORY,
+        help="where files go (default: the repository's .demo)",
     )
     return parser
 

@@ -21,7 +21,7 @@ class Drops:
     """Counts of what was not delivered, by reason, destination and event.
 
     Reasons are `sampled`, `not_applicable`, `undeclared`, `invalid_field`, `queue_full`, `not_configured`,
-    `destination_full`, `rejected`, `spool_unavailable`, `internal_error`, `suppressed`, `discarded`.
+    `destination_full`, `rejected`, `spool_unavailable`, `internal_error`, `suppressed`, `discarded`, `shutdown`.
     """
 
     def __init__(self) -> None:
@@ -77,7 +77,10 @@ def _say(level: int, message: str, key: str | None, error: BaseException | None)
     if len(_said) > 1000:
         _said.clear()
     _said[key or message] = now
-    logger.log(level, message, exc_info=error)
+    try:
+        logger.log(level, message, exc_info=error)
+    except Exception:
+        drops.count("internal_error")  # a logging filter of the service's raises: there is nobody left to tell
 
 
 @contextmanager

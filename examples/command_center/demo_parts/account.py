@@ -75,9 +75,7 @@ class TraceCounts:
     failed_kept: int
 
 
-def rows(
-    caused: Mapping[str, int], log: Log, stored: Stored, received: Received, dropped: Sequence[Json]
-) -> list[Row]:
+def rows(caused: Mapping[str, int], log: Log, stored: Stored, received: Received, dropped: Sequence[Json]) -> list[Row]:
     """One row an event."""
     places: dict[str, Events] = {
         "log": log.events,
@@ -149,7 +147,7 @@ def checks(
         Check("events in the database that the log does not have", 0, len(stored.events.ids() - log.events.ids())),
         Check("lines of the log that do not parse or lack a field", 0, len(log.problems)),
         Check("events that the metrics counted", sum(caused.values()), received.measured.total()),
-        Check("requests and the service's own traces, kept and dropped", traces.caused + traces.own, traces.kept + traces.dropped),
+        Check("traces kept or dropped", traces.caused + traces.own, traces.kept + traces.dropped),
         Check("traces with a failure, kept", traces.failed, traces.failed_kept),
         Check("refused requests whose trace was kept", failed_requests, refused),
         Check("traces that reached Sentry", traces.kept, len(received.sentry_traces.reasons)),

@@ -8,16 +8,18 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from .receiver import Request
 from .specification import EVERY_LINE, FIELDS, MAY_BE_NULL
+
+if TYPE_CHECKING:
+    from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 
 Json = dict[str, Any]
 
@@ -117,7 +119,7 @@ def read_database(path: Path) -> Stored:
 
 @dataclass(slots=True)
 class Traces:
-    """The traces that one place got: the reasons for which each was kept, and the HTTP statuses of the requests served."""
+    """The traces that one place got: why each was kept, and the HTTP status of each request that was served."""
 
     reasons: defaultdict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     served: dict[str, int] = field(default_factory=dict)
@@ -128,8 +130,8 @@ class Traces:
         trace_id = span.trace_id.hex()
         self.reasons[trace_id].add(str(attributes.get("caseyos.sampling.reason", "")))
         if span.kind == Span.SPAN_KIND_SERVER:
-            status = attributes.get("http.response.status_code", attributes.get("http.status_code", 0))
-            self.served[trace_id] = int(status)
+            # the attribute's name before and after semantic conventions 1.23
+            self.served[trace_id] = attributes.get("http.response.status_code") or attributes["http.status_code"]
 
 
 @dataclass(slots=True)

@@ -1,4 +1,4 @@
-"""Processes that a demo starts: ready when their port is open, stopped whatever happens, with their last words at hand."""
+"""Processes that a demo starts: ready when their port is open, stopped whatever happens, their last words at hand."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ class DemoError(Exception):
 class Child:
     """One process, with what it says in a file."""
 
-    def __init__(self, name: str, command: Sequence[str], directory: Path, environ: Mapping[str, str], log: Path) -> None:
+    def __init__(
+        self, name: str, command: Sequence[str], directory: Path, environ: Mapping[str, str], log: Path
+    ) -> None:
         self.name = name
         self.log = log
         with log.open("wb") as output:
@@ -35,7 +37,8 @@ class Child:
         until = time.monotonic() + START_SECONDS
         while time.monotonic() < until:
             if self._process.poll() is not None:
-                raise DemoError(f"{self.name} ended with status {self._process.returncode} instead of starting.{self._words()}")
+                status = self._process.returncode
+                raise DemoError(f"{self.name} ended with status {status} instead of starting.{self._words()}")
             try:
                 # A connection without a request: it makes no trace that the driver has not caused.
                 socket.create_connection(("127.0.0.1", port), timeout=1).close()
@@ -88,7 +91,7 @@ def running(
     try:
         child = Child(name, command, directory, environ, log)
     except OSError as error:
-        raise DemoError(f"{name} cannot be started: {command[0]}: {error.strerror}. `make demo` installs it.") from error
+        raise DemoError(f"{name} cannot be started ({error}); `make demo` installs it.") from error
     try:
         child.wait_for(port)
         yield child

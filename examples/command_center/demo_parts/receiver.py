@@ -39,7 +39,7 @@ class Receiver:
             def do_POST(self) -> None:
                 receiver._receive(self)
 
-            def log_message(self, format: str, *args: object) -> None:
+            def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
                 """Keep quiet."""
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)

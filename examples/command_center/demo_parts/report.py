@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -118,44 +119,52 @@ class Report:
         lines = []
         for step in steps:
             rate = "" if step.rate is None else f"{step.rate:.0%} of the step above"
-            lines.append(f"  {step.name:<16}{step.count:>6}  {'#' * round(30 * step.count / widest):<31} {rate}".rstrip())
+            bar = "#" * round(30 * step.count / widest)
+            lines.append(f"  {step.name:<16}{step.count:>6}  {bar:<31} {rate}".rstrip())
         return "\n".join(["Funnel (one query over both tables)", *lines])
 
     def _files(self) -> str:
         width = max(map(len, self.files))
-        where = [f"  {name:<{width}}  {path}" for name, path in self.files.items()]
+        where = [f"  {name:<{width}}  {_short(path)}" for name, path in self.files.items()]
         return "\n".join(["Files", *where, "", "Try next", *(f"  {command}" for command in try_next(self.files))])
 
     def _verdict(self) -> str:
         day = f"{self.requests} requests in {self.seconds:.0f} s"
         problems = self.problems()
         if not problems:
-            return f"{day}. Everything adds up: {len(self.rows)} events at {len(DESTINATIONS)} destinations, {len(self.checks)} checks."
+            rows, places, checks = len(self.rows), len(DESTINATIONS), len(self.checks)
+            return f"{day}. Everything adds up: {rows} events at {places} destinations, {checks} checks."
         return "\n".join([f"{day}. It does NOT add up:", *(f"  {problem}" for problem in problems)])
 
 
 def try_next(files: Mapping[str, Path]) -> list[str]:
     """Commands that show more."""
-    log, database, state = files["structured log"], files["database"], files["state directory"]
+    log, database, state = (_short(files[name]) for name in ("structured log", "database", "state directory"))
+    caseyos_otel = _short(Path(sys.executable).parent / "caseyos-otel")
     query = "SELECT event, count(*), round(avg(time_to_reply_hours), 1) FROM outcome_events GROUP BY event"
     return [
         f"head -3 {log}",
         f"grep -c action_failed {log}",
         f"python3 -c \"import sqlite3; print(*sqlite3.connect('{database}').execute('{query}'), sep='\\n')\"",
-        f"CASEYOS_OTEL_STATE_DIR={state} .venv/bin/caseyos-otel doctor",
-        ".venv/bin/caseyos-otel events show outcome_reply_received",
+        f"CASEYOS_OTEL_STATE_DIR={state} {caseyos_otel} doctor",
+        f"{caseyos_otel} events show outcome_reply_received",
         "make demo ARGS='--recommendations 200 --seed 8'",
         "make test",
     ]
 
 
+def _short(path: Path) -> str:
+    """A path as one would type it here."""
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
+
+
 def table(lines: Sequence[Sequence[str]]) -> str:
     """Columns of equal width; the first and the last to the left, numbers to the right."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    last = len(widths) - 1
     shown = []
-    for line in lines:
-        cells = [text.ljust(w) if at in (0, last) else text.rjust(w) for at, (text, w) in enumerate(zip(line, widths, strict=True))]
-        shown.append("  ".join(cells).rstrip())
+    for first, *numbers, last in lines:
+        cells = [first.ljust(widths[0]), *map(str.rjust, numbers, widths[1:-1]), last]
+        shown.append("  ".join(cells))
     rule = "-" * max(map(len, shown))
     return "\n".join([shown[0], rule, *shown[1:-1], rule, shown[-1]])

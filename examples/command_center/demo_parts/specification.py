@@ -6,8 +6,8 @@ EVERY_LINE = frozenset({"event", "timestamp", "event_id", "trace_id", "span_id"}
 
 FIELDS: dict[str, tuple[str, ...]] = {
     "recommendation_generated": (
-        "recommendation_id", "aps_score", "action_type", "revenue_impact", "urgency_days", "effort_minutes", "icp_score",
-        "reasoning", "signal_source", "signal_type",
+        "recommendation_id", "aps_score", "action_type", "revenue_impact", "urgency_days", "effort_minutes",
+        "icp_score", "reasoning", "signal_source", "signal_type",
     ),
     "recommendation_viewed": ("user_id", "recommendations_shown", "top_score", "bottom_score"),
     "recommendation_accepted": (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Final
 
@@ -39,6 +40,8 @@ class Worker:
         self._starting = threading.Lock()
         self._consuming = threading.Lock()
         self._stop = threading.Event()
+        self._wake = threading.Event()
+        self._errands: deque[tuple[Callable[[], None], threading.Event]] = deque()
         self._thread: threading.Thread | None = None
         self._paused = False
 
@@ -65,6 +68,19 @@ class Worker:
         finally:
             self._consuming.release()
 
+    def run_for(self, errand: Callable[[], None], timeout_s: float) -> bool:
+        """Let the thread do something that may take longer than the caller can wait; whether it was done in time.
+
+        Where no thread runs (a fork, the end of the interpreter), it is done here, in the calling thread.
+        """
+        if self._thread is None or not self._thread.is_alive():
+            errand()
+            return True
+        done = threading.Event()
+        self._errands.append((errand, done))
+        self._wake.set()
+        return done.wait(timeout_s)
+
     def pause(self, timeout_s: float) -> None:
         """Wait until the thread is between two batches, and keep it there until `resume`: before a fork."""
         self._paused = self._consuming.acquire(timeout=timeout_s)
@@ -78,21 +94,31 @@ class Worker:
     def stop(self) -> None:
         """End the thread after its current batch; `drain` still works."""
         self._stop.set()
+        self._wake.set()
 
     def after_fork(self) -> None:
         """The thread does not exist in a child; its locks may be held by nobody."""
         self._starting = threading.Lock()
         self._consuming = threading.Lock()
         self._stop = threading.Event()
+        self._wake = threading.Event()
+        self._errands.clear()
         self._thread = None
         self._paused = False
 
     def _run(self) -> None:
-        while not self._stop.wait(self._interval_s):
+        while not self._stop.is_set():
+            self._wake.wait(self._interval_s)
+            self._wake.clear()
             with self._consuming:
                 self._consume(None)
             with guard("doing the work of a tick"):
                 self._tick()
+            while self._errands:
+                errand, done = self._errands.popleft()
+                with guard("flushing"):
+                    errand()
+                done.set()
 
     def _consume(self, deadline: float | None) -> bool:
         done = 0

@@ -141,9 +141,11 @@ class Delivery:
         return self.answered(self.ask(), timeout_s)
 
     def stop(self) -> None:
-        """End the thread after its current batch."""
+        """End the thread after its current batch. What is left in memory is lost, and counted as `shutdown`."""
         self._stop.set()
         self._hurry.set()
+        while self._memory:
+            drops.count("shutdown", destination=self.name, event=self._memory.popleft().declaration.name)
 
     def after_fork(self) -> None:
         """A child has no thread, and what is in memory is the parent's."""
@@ -181,8 +183,11 @@ class Delivery:
 
     def _deliver_memory(self) -> bool:
         records: list[EventRecord] = []
-        while self._memory and len(records) < BATCH:
-            records.append(self._memory.popleft())
+        while len(records) < BATCH:
+            try:
+                records.append(self._memory.popleft())
+            except IndexError:  # offered and stopped by other threads
+                break
         if not records:
             return False
         try:

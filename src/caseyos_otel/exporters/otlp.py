@@ -50,6 +50,11 @@ class OtlpDestination:
         for resource, group in _by_resource(records, self._resource()):
             (self._send_grpc if self._grpc else self._send_http)(resource, group)
 
+    def close(self) -> None:
+        """Give up a request that is being retried: the process ends, and what is durable is in the spool."""
+        if self._exporter is not None:
+            self._exporter.shutdown()
+
     def after_fork(self) -> None:
         """A child opens connections of its own."""
         self._exporter = None

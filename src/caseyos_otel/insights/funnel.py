@@ -18,7 +18,7 @@ _CAME_OF_IT: Final = ("outcome_reply_received", "outcome_meeting_booked", "outco
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step of the funnel: how many came so far, and their share of the step before (None where nobody was there)."""
+    """One step of the funnel: how many came so far, and their share of the step before (None where that is empty)."""
 
     name: str
     count: int
@@ -94,7 +94,7 @@ def funnel(engine: Engine, *, since: datetime | None = None, until: datetime | N
         if moment is not None and moment.utcoffset() is None:
             raise ValueError(f"{name}={moment.isoformat()} has no time zone; for example datetime.now(UTC)")
     with engine.connect() as connection:
-        counts = {event: count for event, count in connection.execute(_query(since, until))}
+        counts = {row.event: row.times for row in connection.execute(_query(since, until))}
     replied, booked, advanced = (counts.get(event, 0) for event in _CAME_OF_IT)
     generated, accepted = (counts.get(event, 0) for event in _RECOMMENDED)
     return Funnel(generated, accepted, counts.get(_EXECUTED, 0), replied, booked, advanced)
@@ -107,7 +107,7 @@ def _query(since: datetime | None, until: datetime | None) -> Select[Any]:
         _subjects(events, ["action_id"], [_EXECUTED], since, until).where(~events.c.failure, performed),
         _subjects(outcome_events, ["recommendation_id", "action_id", "deal_id"], _CAME_OF_IT, since, until),
     ).subquery()
-    return select(counted.c.event, func.count(distinct(counted.c.subject))).group_by(counted.c.event)
+    return select(counted.c.event, func.count(distinct(counted.c.subject)).label("times")).group_by(counted.c.event)
 
 
 def _subjects(

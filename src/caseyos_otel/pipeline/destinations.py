@@ -243,10 +243,10 @@ class Destinations:
     def _row_of(self, record: EventRecord) -> Any:
         from datetime import UTC, datetime
 
-        from caseyos_otel.storage.rows import outcome_row
+        from caseyos_otel.storage.rows import row
 
         values = self.disclosure.values(record, "database")
-        return outcome_row(record, values, datetime.now(UTC), self.disclosure.pseudonyms.of)
+        return row(record, values, datetime.now(UTC), self.disclosure.pseudonyms.of)
 
     # -- spooling ------------------------------------------------------------------------------------------------
 
@@ -313,6 +313,8 @@ class Destinations:
         """End the delivery threads and let the spool go; what is in it, the next process delivers."""
         for delivery in self.deliveries:
             delivery.stop()
+        if self._otlp is not None:
+            self._otlp.close()
         self._spool.close()
 
     def after_fork(self) -> None:

@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import metrics, trace
-from opentelemetry._logs import get_logger_provider
+from opentelemetry._logs import get_logger_provider, set_logger_provider
 
 from caseyos_otel import _otel, settings
 from caseyos_otel.diagnostics import guard
@@ -54,6 +54,7 @@ def _start(in_force: Settings) -> Pipeline | None:
         return None
     registry.load_entry_points()
     pipeline = Pipeline(in_force)
+    _provide_bus(in_force)
     pipeline.attach(trace.get_tracer_provider(), get_logger_provider(), metrics.get_meter_provider())
     pipeline.connect()
     atexit.register(pipeline.shutdown, EXIT_DEADLINE_S)
@@ -62,8 +63,18 @@ def _start(in_force: Settings) -> Pipeline | None:
         after_in_parent=pipeline.after_fork_in_parent,
         after_in_child=pipeline.after_fork_in_child,
     )
-    exits.watch(pipeline, partial(pipeline.flush, EXIT_DEADLINE_S))
+    exits.watch(pipeline, partial(pipeline.flush_at_exit, EXIT_DEADLINE_S))
     return pipeline
+
+
+def _provide_bus(in_force: Settings) -> None:
+    """A LoggerProvider where there is none (a declarative configuration without logs): other loggers' events pass it too."""
+    traces = trace.get_tracer_provider()
+    if in_force.otel_sdk_disabled or _otel.is_sdk(get_logger_provider()) or not _otel.is_sdk(traces):
+        return
+    from opentelemetry.sdk._logs import LoggerProvider
+
+    set_logger_provider(LoggerProvider(resource=getattr(traces, "resource", None)))
 
 
 def start_beside_another_distro() -> None:

@@ -38,6 +38,7 @@ class Pipeline:
         self.providers: dict[str, Any] = {}
         self.notes: list[str] = []
         self.attached = False
+        self._resource_attributes: Mapping[str, Any] | None = None
         self.destinations = Destinations(in_force, self._resource)
         self.table = self.destinations.table
         self.chain: EventChain = self._chain()
@@ -50,7 +51,9 @@ class Pipeline:
             in_force.flush_interval_ms / 1000,
         )
         self._running = False
+        self._ended = False
         self._life = threading.Lock()
+        self._writing_status = threading.Lock()
         self._last: dict[str, float] = {}
 
     # -- attaching -----------------------------------------------------------------------------------------------
@@ -62,6 +65,7 @@ class Pipeline:
         version of the SDK keeps elsewhere is done without, and a warning names what does not work then.
         """
         self.providers = {"traces": tracer_provider, "logs": logger_provider, "metrics": meter_provider}
+        self._resource()
         for what, attach in (("events", self._attach_logs), ("traces", self._attach_spans)):
             try:
                 attach()
@@ -196,8 +200,9 @@ class Pipeline:
                     work()
 
     def write_status(self) -> None:
-        """Leave what `doctor` reads: destinations, queue, drops."""
-        status.write(self.settings.state_dir, self.status())
+        """Leave what `doctor` reads: destinations, queue, drops. Who writes last has looked last."""
+        with self._writing_status:
+            status.write(self.settings.state_dir, self.status())
 
     def status(self) -> dict[str, Any]:
         """What this process has delivered, owes and dropped."""
@@ -209,33 +214,40 @@ class Pipeline:
         """Deliver what was emitted before the call, the providers' own processors included, within a deadline."""
         deadline = time.monotonic() + timeout_s
         done = self.flush_ours(timeout_s)
-        for name in ("traces", "metrics"):
-            if (force_flush := getattr(self.providers.get(name), "force_flush", None)) is not None:
-                with guard(f"flushing {name}"):
-                    done = force_flush(_millis_until(deadline)) is not False and done
-        with guard("flushing log processors"):
-            done = self._flush_foreign(deadline) and done
-        return done
+        # Some processors of the SDK take longer than they are given: ours is the deadline that holds.
+        flushed = [False]
+        in_time = self.worker.run_for(lambda: self._flush_providers(deadline, flushed), deadline - time.monotonic())
+        return done and in_time and flushed[0]
+
+    def _flush_providers(self, deadline: float, flushed: list[bool]) -> None:
+        others: list[Any] = [self.providers.get("traces"), self.providers.get("metrics")]
+        logs = self.providers.get("logs")
+        if _otel.is_sdk(logs) and not self.settings.otel_sdk_disabled:
+            others += [processor for processor in _otel.log_processors(logs) if processor is not self.chain]
+        flushes = [flush for other in others if (flush := getattr(other, "force_flush", None)) is not None]
+        flushed[0] = all([flush(_millis_until(deadline)) is not False for flush in flushes])
 
     def flush_ours(self, timeout_s: float) -> bool:
         """The queue, the trace table and every destination."""
+        if self._ended:  # the providers' own shutdown comes after ours and asks again
+            return True
         deadline = time.monotonic() + timeout_s
         emptied = self.worker.drain(timeout_s)
         with guard("deciding pending traces"):
             self.table.flush()
         return self.destinations.flush(deadline - time.monotonic()) and emptied
 
-    def _flush_foreign(self, deadline: float) -> bool:
-        provider = self.providers.get("logs")
-        if not _otel.is_sdk(provider) or self.settings.otel_sdk_disabled:
-            return True
-        others = [p for p in _otel.log_processors(provider) if p is not self.chain]
-        return all([p.force_flush(_millis_until(deadline)) is not False for p in others])
+    def flush_at_exit(self, timeout_s: float) -> None:
+        """Flush where a process may end without another word of ours, and leave its last counts in the status file."""
+        self.flush(timeout_s)
+        with guard("writing the status file"):
+            self.write_status()
 
     def shutdown(self, timeout_s: float) -> None:
         """Flush, and end our threads. Events that are emitted later are still spooled, and delivered by the next process."""
         with guard("shutting down"):
-            self.flush(timeout_s)
+            self.flush_ours(timeout_s)  # the providers flush their own in their own atexit
+            self._ended = True
             self.worker.stop()
             self.destinations.close()
             self.write_status()
@@ -251,8 +263,10 @@ class Pipeline:
     def after_fork_in_child(self) -> None:
         """A child begins with an empty queue and table, no threads, a spool directory and connections of its own."""
         self._life = threading.Lock()
+        self._writing_status = threading.Lock()
         self._running = False
         self._last = {}
+        self._resource_attributes = None
         drops.after_fork()
         tracking.emitter.queue.after_fork()
         self.worker.after_fork()
@@ -267,12 +281,18 @@ class Pipeline:
         diagnostics.warn(sentence)
 
     def _resource(self) -> Mapping[str, Any]:
+        # Asked for as late as at exit, where the SDK cannot detect resources any more: kept until a fork.
+        if self._resource_attributes is None:
+            self._resource_attributes = self._detect_resource()
+        return self._resource_attributes
+
+    def _detect_resource(self) -> Mapping[str, Any]:
         for name in ("logs", "traces"):
             if (resource := getattr(self.providers.get(name), "resource", None)) is not None:
-                return resource.attributes  # type: ignore[no-any-return]
+                return dict(resource.attributes)
         from opentelemetry.sdk.resources import Resource
 
-        return Resource.create(announcement.resource_attributes()).attributes
+        return dict(Resource.create(announcement.resource_attributes()).attributes)
 
 
 def _millis_until(deadline: float) -> int:

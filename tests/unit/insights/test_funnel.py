@@ -9,8 +9,8 @@ import pytest
 import uuid_utils
 from sqlalchemy import Engine, event
 
-from caseyos_otel.events.registry import registry
 from caseyos_otel.events.record import EventRecord
+from caseyos_otel.events.registry import registry
 from caseyos_otel.insights.funnel import Funnel, funnel
 from caseyos_otel.storage import engine as engines
 from caseyos_otel.storage import schema
