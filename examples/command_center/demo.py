@@ -210,7 +210,7 @@ def _parser() -> argparse.ArgumentParser:
         "--directory",
         type=_absolute,
         default=DEFAULT_DIRECTORY,
-        help="where files go (default: the repository's .demo)",
+        help="where files go (default: .demo)",
     )
     return parser
 

@@ -94,7 +94,8 @@ def start_trail(span: Span, parent: Span | None) -> None:
 
 def current_trail() -> Trail | None:
     """The trail that an event emitted here belongs to; None where there is neither a span nor an isolation scope."""
-    trail: Trail | None = _otel.attribute_of_current_span(_SPAN_TRAIL)
+    # no isinstance of the span, which costs 0.1 µs: whatever else is there has no trail
+    trail: Trail | None = getattr(_otel.current_context().get(_otel.SPAN_KEY), _SPAN_TRAIL, None)
     if trail is None and (scope := isolation_scope()) is not None:
         trail = _scope_trail(scope)
     return trail

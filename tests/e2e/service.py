@@ -14,7 +14,7 @@ import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 INSTRUMENT = str(Path(sys.executable).with_name("opentelemetry-instrument"))
 STOCK_DISTRO = Path(sys.prefix) / "stock-distro"
@@ -66,7 +66,7 @@ class Server:
         self._port = port
         self._log = log
 
-    def __enter__(self) -> Server:
+    def __enter__(self) -> Self:
         with self._log.open("w") as log:
             self._process = subprocess.Popen(
                 self._command, env=self._env, cwd=self._cwd, stdout=log, stderr=subprocess.STDOUT

@@ -55,7 +55,9 @@ def test_uvicorn_ended_by_a_signal_loses_nothing(how: signal.Signals, tmp_path: 
     with Server(command, env, app_at(tmp_path), port, tmp_path / "log") as server:
         assert server.get("/") == "ok"
         server.stop(how)
-        assert len([line for line in server.lines if line["event"] == "recommendation_dismissed"]) == 10, server.output()
+        assert len([line for line in server.lines if line["event"] == "recommendation_dismissed"]) == 10, (
+            server.output()
+        )
     assert counts(state) == (10, 1)
 
 
@@ -69,7 +71,9 @@ def test_gunicorn_with_uvicorn_workers_loses_nothing(preload: bool, tmp_path: Pa
         for _ in range(4):
             assert server.get("/") == "ok"
         assert server.stop() == 0, server.output()
-        assert len([line for line in server.lines if line["event"] == "recommendation_dismissed"]) == 40, server.output()
+        assert len([line for line in server.lines if line["event"] == "recommendation_dismissed"]) == 40, (
+            server.output()
+        )
     assert counts(state) == (40, 4)
 
 
@@ -90,7 +94,11 @@ def test_a_multiprocessing_child_loses_nothing(method: str, tmp_path: Path, stat
     )
     done = run(program, environment(state, CASEYOS_OTEL_FLUSH_INTERVAL_MS="60000"), method)
     assert done.returncode == 0, done.stderr
-    assert sorted(line["deal_id"] for line in done.lines if line["event"] == "outcome_deal_advanced") == ["d0", "d1", "d2"]
+    assert sorted(line["deal_id"] for line in done.lines if line["event"] == "outcome_deal_advanced") == [
+        "d0",
+        "d1",
+        "d2",
+    ]
     assert counts(state) == (3, 3), done.stderr
 
 

@@ -54,7 +54,10 @@ def test_with_no_setting_events_are_json_lines_and_rows(program: Path, state: Pa
     assert rows(state, "select event, recommendation_id, contact_email, trace_id from outcome_events") == [
         ("outcome_reply_received", "r1", "john@acmecorp.com", accepted["trace_id"])
     ]
-    assert rows(state, "select event from events order by event_id") == [("recommendation_accepted",), ("action_failed",)]
+    assert rows(state, "select event from events order by event_id") == [
+        ("recommendation_accepted",),
+        ("action_failed",),
+    ]
 
 
 def test_addresses_and_secrets_are_not_in_the_log(program: Path, state: Path) -> None:
@@ -90,7 +93,9 @@ def test_caseyos_names_in_otel_logs_exporter_choose_destinations(program: Path, 
 def test_beside_the_stock_distro_everything_works_and_the_start_up_line_names_the_variable(
     program: Path, state: Path
 ) -> None:
-    assert (STOCK_DISTRO / "opentelemetry").is_dir(), f"pip install --no-deps --target {STOCK_DISTRO} opentelemetry-distro"
+    assert (STOCK_DISTRO / "opentelemetry").is_dir(), (
+        f"pip install --no-deps --target {STOCK_DISTRO} opentelemetry-distro"
+    )
     env = environment(
         state, PYTHONPATH=str(STOCK_DISTRO), OTEL_TRACES_EXPORTER="console", OTEL_METRICS_EXPORTER="none",
         OTEL_LOGS_EXPORTER="none",
@@ -129,7 +134,9 @@ def test_disabled_nothing_of_ours_runs(program: Path, state: Path) -> None:
 
 
 def test_bad_values_are_said_once_with_name_and_accepted_values_and_stop_nothing(program: Path, state: Path) -> None:
-    done = run(program, environment(state, CASEYOS_OTEL_SUCCESS_RATIO="lots", CASEYOS_OTEL_DATABASE_URL="mysql://u:p@h/d"))
+    done = run(
+        program, environment(state, CASEYOS_OTEL_SUCCESS_RATIO="lots", CASEYOS_OTEL_DATABASE_URL="mysql://u:p@h/d")
+    )
     assert len(done.lines) == 3
     said = "CASEYOS_OTEL_SUCCESS_RATIO: 'lots' is not accepted; CASEYOS_OTEL_SUCCESS_RATIO takes a number from 0 to 1"
     assert done.stderr.count(said) == 1
@@ -147,7 +154,8 @@ def test_an_instrumentor_that_fails_does_not_stop_the_others(program: Path, stat
         "class Broken:\n    def instrument(self, **_):\n        raise RuntimeError('broken on purpose')\n"
     )
     probe = tmp_path / "probe.py"
-    probe.write_text(f"{PROGRAM}\nimport httpx\nprint('instrumented', hasattr(httpx.HTTPTransport.handle_request, '__wrapped__'))\n")
+    asked = "import httpx\nprint('instrumented', hasattr(httpx.HTTPTransport.handle_request, '__wrapped__'))\n"
+    probe.write_text(f"{PROGRAM}\n{asked}")
     done = run(probe, environment(state, PYTHONPATH=str(site)))
     assert "broken on purpose" in done.stderr
     assert "instrumented True" in done.stdout

@@ -40,7 +40,7 @@ class Report(TypedDict):
 def examine() -> Report:
     """Examine this environment as a service started in it would find it."""
     in_force = settings.load()
-    destinations = [
+    destinations: list[dict[str, Any]] = [
         {"name": d.name, "on": d.on, "why": d.why, "result": _try(d.name, in_force) if d.on else _off()}
         for d in in_force.destinations()
     ]
@@ -205,7 +205,9 @@ def _opentelemetry(in_force: Settings) -> list[str]:
     if chosen != "caseyos":
         lines.append("our instrumentor attaches to it; OTEL_PYTHON_DISTRO=caseyos chooses ours")
     if in_force.otel_traces_sampler:
-        lines.append(f"OTEL_TRACES_SAMPLER={in_force.otel_traces_sampler} stands before the 100 % for failures; unset it")
+        lines.append(
+            f"OTEL_TRACES_SAMPLER={in_force.otel_traces_sampler} stands before the 100 % for failures; unset it"
+        )
     else:
         lines.append("sampler: default, wrapped so that every span is recorded and no failure is lost")
     if os.sep == "\\":

@@ -36,7 +36,9 @@ def check(url: Url = None) -> None:
     except StorageError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from None
-    typer.echo("The tables are up to date." if current else "The tables are not up to date: run `caseyos-otel db upgrade`.")
+    typer.echo(
+        "The tables are up to date." if current else "The tables are not up to date: run `caseyos-otel db upgrade`."
+    )
     raise typer.Exit(0 if current else 1)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from opentelemetry.instrumentation.distro import BaseDistro
+from opentelemetry.instrumentation.distro import BaseDistro  # type: ignore[attr-defined]  # declared in no __all__
 from opentelemetry.util._importlib_metadata import EntryPoint
 
 from caseyos_otel import diagnostics
@@ -20,7 +20,7 @@ DEFAULTS = (
 )
 
 
-class CaseyosDistro(BaseDistro):
+class CaseyosDistro(BaseDistro):  # type: ignore[misc]  # same
     """Sets defaults that no variable has set; one instrumentor that fails does not stop those after it."""
 
     def _configure(self, **kwargs: Any) -> None:

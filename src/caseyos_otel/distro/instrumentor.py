@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
+from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type: ignore[attr-defined]  # in no __all__
 
 from caseyos_otel.pipeline import lifecycle
 
 
-class CaseyosInstrumentor(BaseInstrumentor):
+class CaseyosInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # same
     """Loaded whatever the distro is. Where our configurator was chosen, everything is attached already."""
 
     def instrumentation_dependencies(self) -> Collection[str]:

@@ -36,7 +36,7 @@ class Emitter:
         self.new_id: Callable[[], Any] = uuid_utils.uuid7
         self.clock: Callable[[], int] = time.time_ns
         self.spool: Callable[[EventRecord], bool] | None = None
-        self.keep: Callable[[int], None] | None = None
+        self.keep: Callable[[int], object] | None = None
         self.remember: Callable[[str, Context, tuple[Any, ...], BaseException | None], None] | None = None
         self.woken: Callable[[], None] = _nothing
         self.inline: Callable[[], None] | None = None
@@ -45,13 +45,12 @@ class Emitter:
         self,
         declaration: Declaration,
         fields: Mapping[str, Any],
-        *,
         delivery: Delivery | None = None,
         event_id: str | None = None,
         exception: BaseException | None = None,
     ) -> None:
         """Emit one event. Never raises, unless strict."""
-        # Written out, not split into functions: every caller waits for this.
+        # Written out, and no parameter by keyword alone (30 ns each): every caller waits for this.
         values, problems = declaration.bind(fields, context.bound_fields())
         now = self.clock()
         if "timestamp" in fields:

@@ -71,7 +71,9 @@ class OtlpDestination:
     def _send_http(self, resource: Mapping[str, Any], records: Sequence[EventRecord]) -> None:
         scope = self._scope
         encoder = RequestEncoder(resource, scope.name, scope.version or "", scope.schema_url or "")
-        delivered, status = _otel.post_otlp(self._exporter, encoder.encode(records, self._disclose, self._disclose_exception))
+        delivered, status = _otel.post_otlp(
+            self._exporter, encoder.encode(records, self._disclose, self._disclose_exception)
+        )
         if delivered:
             return
         if status is None or status in _TRY_AGAIN:

@@ -7,22 +7,28 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, TextIO
-
-from opentelemetry.trace import format_span_id, format_trace_id
 
 from caseyos_otel import diagnostics
 from caseyos_otel.diagnostics import drops
 from caseyos_otel.events.record import EventRecord, rfc3339
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_quoted = json.encoder.encode_basestring_ascii
 _encode = json.JSONEncoder(ensure_ascii=True, allow_nan=False, separators=(",", ":"), default=rfc3339).encode
 
 
 def rfc3339_of(nanoseconds: int) -> str:
     """Nanoseconds since 1970 as a UTC timestamp with microseconds, ending in Z."""
-    return rfc3339(_EPOCH + timedelta(microseconds=nanoseconds // 1000))
+    seconds, rest = divmod(nanoseconds // 1000, 1_000_000)
+    return f"{_second(seconds)}.{rest:06d}Z" if rest else f"{_second(seconds)}Z"
+
+
+@lru_cache(maxsize=16)  # events of one batch are of one second or two
+def _second(seconds: int) -> str:
+    return (_EPOCH + timedelta(seconds=seconds)).isoformat().removesuffix("+00:00")
 
 
 def nested(values: Mapping[str, Any], groups: frozenset[str]) -> dict[str, Any]:
@@ -44,15 +50,36 @@ def line(record: EventRecord, values: Mapping[str, Any], service: str) -> str:
 
     circuit_breaker.opened declares `service` itself; the emitting service is `service_name` there.
     """
-    shaped: dict[str, Any] = {"event": record.declaration.name, **nested(values, record.declaration.groups)}
-    shaped["timestamp"] = rfc3339_of(record.timestamp or 0)
-    shaped["event_id"] = record.event_id
-    shaped["trace_id"] = format_trace_id(record.trace_id) if record.trace_id else None
-    shaped["span_id"] = format_span_id(record.span_id) if record.span_id else None
-    shaped["service_name" if "service" in record.declaration.by_name else "service"] = service
-    if record.invalid_fields:
-        shaped["invalid_fields"] = record.invalid_fields
-    return _encode(shaped)
+    declaration = record.declaration
+    shaped = nested(values, declaration.groups) if declaration.groups else values
+    members = "".join([_key(name) + _json(value) for name, value in shaped.items()])
+    trace_id = f'"{record.trace_id:032x}"' if record.trace_id else "null"
+    span_id = f'"{record.span_id:016x}"' if record.span_id else "null"
+    invalid = f',"invalid_fields":{_encode(record.invalid_fields)}' if record.invalid_fields else ""
+    return (
+        f'{{"event":{_quoted(declaration.name)}{members},"timestamp":"{rfc3339_of(record.timestamp or 0)}"'
+        f',"event_id":{_quoted(record.event_id)},"trace_id":{trace_id},"span_id":{span_id}'
+        f',"{"service_name" if "service" in declaration.by_name else "service"}":{_quoted(service)}{invalid}}}'
+    )
+
+
+@cache  # declared names
+def _key(name: str) -> str:
+    return f",{_quoted(name)}:"
+
+
+def _json(value: Any) -> str:
+    # json.JSONEncoder builds its C encoder anew for each call, which costs more than to encode an event's values
+    kind = type(value)
+    if kind is str:
+        return _quoted(value)
+    if value is None:
+        return "null"
+    if kind is float and value - value == 0.0:
+        return float.__repr__(value)
+    if kind is bool:
+        return "true" if value else "false"
+    return int.__repr__(value) if kind is int else _encode(value)
 
 
 class StructuredLog:
@@ -65,10 +92,13 @@ class StructuredLog:
         self._service = service
         self._disclose = disclose
         self._lines: list[tuple[str, str]] = []
+        self._service_now = ""
 
     def __call__(self, record: EventRecord) -> None:
         """Render one event; it is written by `flush`."""
-        self._lines.append((record.declaration.name, line(record, self._disclose(record), self._service())))
+        if not self._lines:
+            self._service_now = self._service()
+        self._lines.append((record.declaration.name, line(record, self._disclose(record), self._service_now)))
 
     def flush(self) -> None:
         """Write what was rendered. What cannot be written is counted and said once a minute."""

@@ -7,7 +7,7 @@ import inspect
 import time
 from collections.abc import Callable, Mapping
 from types import FunctionType, TracebackType
-from typing import Any, Final, ParamSpec, TypeVar, cast
+from typing import Any, Final, ParamSpec, Self, TypeVar, cast
 
 from caseyos_otel import diagnostics
 from caseyos_otel.errors import InvalidEventError
@@ -27,10 +27,10 @@ def track_event(event_name: str, properties: Properties | None = None) -> Callab
     """Emit `event_name` for every call of the decorated function, method, coroutine, generator or async generator.
 
     Declared fields are filled from same-named parameters, then from same-named keys or attributes of the result (of the
-    exception, when the call raises), then from `properties` (a mapping, or a callable that takes the arguments by name and the result); the later wins. A
-    declared duration is measured with a monotonic clock. When the call raises, the failure twin is emitted (its issue
-    carries the exception) and the same exception goes on. A cancelled coroutine or a closed generator did not fail; a
-    generator's event is emitted when it is exhausted.
+    exception, when the call raises), then from `properties` (a mapping, or a callable that takes the arguments by name
+    and the result); the later wins. A declared duration is measured with a monotonic clock. When the call raises, the
+    failure twin is emitted (its issue carries the exception) and the same exception goes on. A cancelled coroutine or a
+    closed generator did not fail; a generator's event is emitted when it is exhausted.
 
     Example:
         >>> @track_event("recommendation_generated")
@@ -56,7 +56,7 @@ class _Watch:
         self._arguments = arguments
         self.result: Any = None
 
-    def __enter__(self) -> _Watch:
+    def __enter__(self) -> Self:
         self._start = time.perf_counter()
         return self
 

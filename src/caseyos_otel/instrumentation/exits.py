@@ -45,7 +45,9 @@ def _watch_gunicorn(module: Any, flush: Flush) -> None:
 
 def _watch_celery(module: Any, flush: Flush) -> None:
     def connect() -> None:
-        module.worker_process_shutdown.connect(lambda **_: guarded("flushing at the end of a Celery worker", flush), weak=False)
+        module.worker_process_shutdown.connect(
+            lambda **_: guarded("flushing at the end of a Celery worker", flush), weak=False
+        )
 
     guarded("watching Celery", connect)
 

@@ -67,10 +67,10 @@ class _Stderr(logging.StreamHandler):  # type: ignore[type-arg]  # generic in ty
         logging.Handler.__init__(self)
 
     @property
-    def stream(self):  # type: ignore[no-untyped-def,override]
+    def stream(self):  # type: ignore[no-untyped-def]  # StreamHandler has an attribute
         """The current standard error."""
         return sys.stderr
 
     @stream.setter
-    def stream(self, value) -> None:  # type: ignore[no-untyped-def]
+    def stream(self, value: object) -> None:
         """A fixed stream is not wanted."""

@@ -307,7 +307,8 @@ class Destinations:
         if self._sentry is not None:
             with guard("flushing Sentry"):
                 self._sentry.flush(max(deadline - time.monotonic(), 0.1))
-        return all([d.answered(number, max(deadline - time.monotonic(), 0.0)) for d, number in asked])
+        answers = [delivery.answered(number, max(deadline - time.monotonic(), 0.0)) for delivery, number in asked]
+        return all(answers)
 
     def close(self) -> None:
         """End the delivery threads and let the spool go; what is in it, the next process delivers."""

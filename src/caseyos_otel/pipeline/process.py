@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry import metrics
@@ -112,8 +111,10 @@ class Pipeline:
 
         if self.settings.sampling == "off":
             return
-        description = provider.sampler.get_description()
-        if self.settings.otel_traces_sampler is None and description == DEFAULT_ON.get_description():
+        sampler: Any = provider.sampler  # the SDK leaves the classes of its samplers untyped
+        default: Any = DEFAULT_ON
+        description = sampler.get_description()
+        if self.settings.otel_traces_sampler is None and description == default.get_description():
             _otel.set_sampler(provider, recording_sampler(provider.sampler))
         elif not description.startswith("RecordingSampler"):
             self.table.every_root_recorded = False
@@ -146,7 +147,7 @@ class Pipeline:
         emitter.remember = self.destinations.remember
         emitter.woken = self.wake
         if self.settings.emit == "inline":
-            emitter.inline = partial(self.worker.drain, 5.0)
+            emitter.inline = self._drain
         context.propagate = self.settings.propagate
         tracking.insert_through = self.destinations.insert_through
         tracking.set_aside_unknown = self.destinations.set_aside_unknown
@@ -168,6 +169,9 @@ class Pipeline:
                 self.worker.start()
             for delivery in self.destinations.deliveries:
                 delivery.start()
+
+    def _drain(self) -> None:
+        self.worker.drain(5.0)
 
     def _emit(self, record: EventRecord) -> None:
         if record.durable and not record.spooled and record.delivery is not Promise.TRANSACTION:
@@ -206,7 +210,9 @@ class Pipeline:
 
     def status(self) -> dict[str, Any]:
         """What this process has delivered, owes and dropped."""
-        return status.snapshot(len(tracking.emitter.queue), self.destinations.deliveries, self.table.decisions, self.notes)
+        return status.snapshot(
+            len(tracking.emitter.queue), self.destinations.deliveries, self.table.decisions, self.notes
+        )
 
     # -- flushing and ending -------------------------------------------------------------------------------------
 
@@ -221,11 +227,12 @@ class Pipeline:
 
     def _flush_providers(self, deadline: float, flushed: list[bool]) -> None:
         others: list[Any] = [self.providers.get("traces"), self.providers.get("metrics")]
-        logs = self.providers.get("logs")
+        logs: Any = self.providers.get("logs")
         if _otel.is_sdk(logs) and not self.settings.otel_sdk_disabled:
             others += [processor for processor in _otel.log_processors(logs) if processor is not self.chain]
         flushes = [flush for other in others if (flush := getattr(other, "force_flush", None)) is not None]
-        flushed[0] = all([flush(_millis_until(deadline)) is not False for flush in flushes])
+        results = [flush(_millis_until(deadline)) is not False for flush in flushes]
+        flushed[0] = all(results)
 
     def flush_ours(self, timeout_s: float) -> bool:
         """The queue, the trace table and every destination."""

@@ -29,7 +29,7 @@ def promote(record: LogRecord) -> EventRecord | None:
         context=record.context,
         trace_id=record.trace_id or 0,
         span_id=record.span_id or 0,
-        trace_flags=record.trace_flags,  # type: ignore[arg-type]  # set by LogRecord's constructor
+        trace_flags=record.trace_flags,
         delivery=_delivery(attributes.get(DELIVERY)),
         exception_attributes={k: str(attributes[k]) for k in EXCEPTION_ATTRIBUTES if k in attributes},
     )
@@ -50,5 +50,5 @@ def fields_of(declaration: Declaration, attributes: Mapping[str, Any]) -> dict[s
     return fields
 
 
-def _delivery(value: object) -> Delivery | None:
+def _delivery(value: Any) -> Delivery | None:
     return Delivery(value) if value in tuple(Delivery) else None

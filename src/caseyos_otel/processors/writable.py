@@ -14,7 +14,7 @@ _LIMITS = LogRecordLimits()
 
 
 class WritableEvent(ReadWriteLogRecord):
-    """An EventRecord with its resource and scope. Skips BoundedAttributes (5–8 µs): bind() has validated already."""
+    """An EventRecord with its resource and scope. Skips BoundedAttributes (5 to 8 µs): bind() has validated already."""
 
     def __init__(self, record: EventRecord, resource: Resource, scope: InstrumentationScope) -> None:
         self.log_record = record

@@ -41,7 +41,7 @@ OnProblem = Callable[[Problem], None]
 """Takes reports; must not raise. Called from the thread that met the problem."""
 
 
-class SpoolUnavailable(CaseyosOtelError):  # noqa: N818 -- a state the caller degrades on, named as it is caught
+class SpoolUnavailable(CaseyosOtelError):
     """The spool cannot take a frame now; nothing of it is on disk. The caller keeps the event in memory instead."""
 
 

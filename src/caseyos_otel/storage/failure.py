@@ -10,11 +10,11 @@ from sqlalchemy import exc
 from caseyos_otel.errors import Rejected, StorageError, Unavailable
 
 
-class StorageUnavailable(StorageError, Unavailable):  # noqa: N818  # a state, like errors.Unavailable
+class StorageUnavailable(StorageError, Unavailable):  # a state, like errors.Unavailable
     """Nothing is wrong with the rows: the database is away, locked, full, or its schema is missing. Try again later."""
 
 
-class RowsRejected(StorageError, Rejected):  # noqa: N818  # an answer, like errors.Rejected
+class RowsRejected(StorageError, Rejected):  # an answer, like errors.Rejected
     """The database, or the step that makes rows, refuses these very records. Bisect, and set aside what is left."""
 
 

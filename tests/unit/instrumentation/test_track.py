@@ -16,8 +16,8 @@ from caseyos_otel import Event, InvalidEventError, UnknownEventError, bind, cont
 from caseyos_otel.diagnostics import drops
 from caseyos_otel.emit.emitter import build
 from caseyos_otel.emit.queue import EventQueue
-from caseyos_otel.events.record import EventRecord
 from caseyos_otel.events.recommendation import RecommendationAccepted
+from caseyos_otel.events.record import EventRecord
 from caseyos_otel.instrumentation import track as tracking
 
 ACCEPTED = {"recommendation_id": "r1", "action_type": "send_email", "user_id": "casey"}
@@ -164,7 +164,9 @@ def test_binding_travels_in_baggage_only_where_asked_for(queue: EventQueue, monk
     monkeypatch.setattr(context, "propagate", True)
     with bind(recommendation_id="r1"):
         assert baggage.get_all() == {"caseyos.recommendation_id": "r1"}
-        carried = threading.Thread(target=copy_context().run, args=(track, "outcome_deal_advanced"), kwargs={"deal_id": "d"})
+        carried = threading.Thread(
+            target=copy_context().run, args=(track, "outcome_deal_advanced"), kwargs={"deal_id": "d"}
+        )
         carried.start()
         carried.join()
     assert baggage.get_all() == {}

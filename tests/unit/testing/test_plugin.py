@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.unit.testing.conftest import Ran, Suite
+if TYPE_CHECKING:
+    from tests.unit.testing.conftest import Ran, Suite
 
 SERVICE = """
     import caseyos_otel
@@ -21,7 +24,7 @@ SERVICE = """
     def reply():
         track("outcome_reply_received", recipient="john@acmecorp.com")
         track("contract_signed", contract_id="c1")
-        caseyos_otel.flush()
+        caseyos_otel.flush(0.5)
 """
 TEST_SERVICE = """
     import atexit, service
@@ -137,7 +140,8 @@ def test_declared_records_of_other_loggers_are_recorded_where_the_sdk_is(passing
             set_logger_provider(provider)
 
         def emit():
-            get_logger("service").emit(LogRecord(event_name="caseyos.outcome.reply_received", attributes={"recipient": "j@b.c"}))
+            record = LogRecord(event_name="caseyos.outcome.reply_received", attributes={"recipient": "j@b.c"})
+            get_logger("service").emit(record)
 
         def test_events(events):
             emit()
@@ -296,3 +300,13 @@ def test_the_kit_itself_needs_no_pytest() -> None:
     )
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert ran.stdout == "recording\n"
+
+
+def test_the_example_of_the_documentation(suite: Suite) -> None:
+    page = Path(__file__).parents[3] / "docs" / "testing.md"
+    blocks = re.findall(r"```python\n# (\w+)\.py\n(.*?)```", page.read_text("utf-8"), re.DOTALL)
+    assert [name for name, _ in blocks] == ["service", "test_service", "test_without_pytest"]
+    suite.write(**dict(blocks))
+    ran = suite.run("-q", "-W", "error", "-o", "asyncio_default_fixture_loop_scope=function")
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert suite.left() == []

@@ -48,7 +48,7 @@ class SentrySpanExporter(SpanExporter):
 
     def shutdown(self) -> None:
         """Close the connection."""
-        self._otlp.shutdown()
+        self._otlp.shutdown()  # type: ignore[no-untyped-call]  # the exporter leaves it untyped
 
     def force_flush(self, timeout_millis: int = 30000) -> bool:
         """Nothing is buffered here."""
