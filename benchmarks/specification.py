@@ -1,4 +1,4 @@
-"""The first peer: the decorator that the specification sketches (a breadcrumb and a JSON log line), as its reader would write it."""
+"""The first peer: the decorator that the specification sketches, a breadcrumb and a JSON log line."""
 
 from __future__ import annotations
 
@@ -40,7 +40,9 @@ def track_event(
             try:
                 result = await func(*args, **kwargs)
             except Exception as error:
-                logger.error("Event failed: %s", event_name, extra={"event": f"{event_name}_failed", "error": str(error)})
+                logger.error(
+                    "Event failed: %s", event_name, extra={"event": f"{event_name}_failed", "error": str(error)}
+                )
                 sentry_sdk.capture_exception(error)
                 raise
             data = {

@@ -38,7 +38,7 @@ class Subject:
 
     emit: Callable[[], object]
     request: Callable[[], AbstractContextManager[Any]] = nullcontext
-    flush: Callable[[], object] = lambda: None  # noqa: E731  # nothing is deferred
+    flush: Callable[[], object] = lambda: None  # nothing is deferred
 
 
 def best_effort(state: Path) -> Subject:

@@ -1,4 +1,4 @@
-"""What our own code would swallow in production fails our own tests."""
+"""What our own code would swallow in production fails our own tests, unless a test is about exactly that."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ from caseyos_otel import diagnostics
 
 
 @pytest.fixture(autouse=True)
-def _reraise(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(diagnostics, "reraise", True)
+def _reraise(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    monkeypatch.setattr(diagnostics, "reraise", request.node.get_closest_marker("swallows") is None)

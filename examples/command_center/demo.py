@@ -35,6 +35,7 @@ Json = dict[str, Any]
 EXAMPLE = Path(__file__).resolve().parent
 DEFAULT_DIRECTORY = EXAMPLE.parents[1] / ".demo"
 OURS = ("OTEL_", "CASEYOS_OTEL_", "SENTRY_", "COMMAND_CENTER_", "UVICORN_")
+LOOPBACK = "127.0.0.1"
 OWN_START_SECONDS = 10.0
 
 
@@ -98,6 +99,8 @@ def run(files: Files, *, recommendations: int, seed: int, event_store: str, bar:
     with Receiver() as receiver, progress.shown(bar=bar) as show:
         telling = {**_telling(files, receiver), "CASEYOS_OTEL_EVENT_STORE": event_store}
         caused, own = _day(files, telling, recommendations, seed, show)
+    if missing := [str(path) for path in (files.log, files.database) if not path.exists()]:
+        raise DemoError(f"the service has not written {' and '.join(missing)}; what it said is in {files.directory}.")
     log = arrived.read_log(files.log)
     stored = arrived.read_database(files.database)
     received = arrived.read_requests(receiver.requests)
@@ -145,9 +148,10 @@ def _day(
 
 
 def _environ() -> dict[str, str]:
-    """This environment without settings that would change what is shown, and with this Python's programs first."""
+    """This environment without settings that would change what is shown, with this Python's programs first, no proxy."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
-    return {**kept, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{kept.get('PATH', os.defpath)}"}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{kept.get('PATH', os.defpath)}"
+    return {**kept, "PATH": path, "NO_PROXY": LOOPBACK, "no_proxy": LOOPBACK}
 
 
 def _telling(files: Files, receiver: Receiver) -> dict[str, str]:
@@ -166,26 +170,30 @@ def _telling(files: Files, receiver: Receiver) -> dict[str, str]:
 def _decisions_of_the_start(files: Files) -> list[Json]:
     """The decisions about traces that no request has begun: the service makes its tables when it starts.
 
-    Waits until the service has written them down twice alike; it writes every second.
+    Waits until the service, which writes every second, has written them twice alike since its port was open.
     """
-    until, last = time.monotonic() + OWN_START_SECONDS, None
-    while time.monotonic() < until:
+    began, last = time.time(), None
+    while time.time() < began + OWN_START_SECONDS:
         time.sleep(0.2)
-        written = sorted((files.state / "status").glob("*.json"))
-        now = [json.loads(path.read_text("utf-8")) for path in written]
-        if last and now and now[0]["traces"] == last[0]["traces"] and now[0]["written_at"] > last[0]["written_at"]:
-            break
-        last = last if last and now and now[0]["written_at"] == last[0]["written_at"] else now
-    return [entry for status in last or [] for entry in status["traces"]]
+        for now in _statuses(files):
+            if now["written_at"] <= (last["written_at"] if last else began):
+                continue
+            if last and now["traces"] == last["traces"]:
+                return list(now["traces"])
+            last = now
+    return last["traces"] if last else []
+
+
+def _statuses(files: Files) -> list[Json]:
+    return [json.loads(path.read_text("utf-8")) for path in (files.state / "status").glob("*.json")]
 
 
 def _status(files: Files) -> Json:
     """What the service said of itself at its end."""
-    written = [json.loads(path.read_text("utf-8")) for path in (files.state / "status").glob("*.json")]
+    written = _statuses(files)
     if len(written) != 1:
         raise DemoError(f"the service left {len(written)} status files in {files.state / 'status'}, not one.")
-    status: Json = written[0]
-    return status
+    return written[0]
 
 
 def _fresh(directory: Path) -> Path:

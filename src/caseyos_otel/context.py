@@ -21,7 +21,7 @@ from caseyos_otel import _otel
 TRAIL_LENGTH: Final = 100
 """Events remembered of one request: Sentry's own default for breadcrumbs."""
 
-TrailEntry = tuple[int, Any, Mapping[str, Any]]
+TrailEntry = tuple[int, Any, dict[str, Any]]
 """(nanoseconds since 1970, declaration, plain values)"""
 Trail = deque[TrailEntry]
 

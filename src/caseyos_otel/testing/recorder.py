@@ -84,7 +84,7 @@ class Recorder:
         """
         __tracebackhide__ = True
         wanted = [_declared(name, {}) for name in (first, second, *more)]
-        emitted = iter(self.names)
+        emitted = iter(self.names)  # `in` goes on where the one before it was found
         for position, name in enumerate(wanted):
             if name not in emitted:
                 after = f" after {' → '.join(wanted[:position])}" if position else ""
@@ -164,7 +164,7 @@ def recording(*, strict: bool = True) -> Iterator[Recorder]:
     Example:
         >>> from caseyos_otel import track
         >>> with recording() as events:
-        ...     track("recommendation_viewed", recommendation_id="7d0c", user_id="casey", position=1)
+        ...     track("recommendation_viewed", user_id="casey", recommendations_shown=3)
         >>> events.one("recommendation_viewed")["user_id"]
         'casey'
     """

@@ -440,6 +440,7 @@ def test_a_forked_child_starts_empty_and_the_parent_keeps_its_traces(sampling: C
     assert child.names() == ["child", "root"]
 
 
+@pytest.mark.swallows
 def test_an_exporting_processor_that_raises_costs_its_span_only(
     sampling: Callable[..., Any], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -594,6 +595,7 @@ def test_a_policy_before_errors_cannot_hide_a_failure_from_an_unsampled_caller(
     assert len(service.exported()) == 2
 
 
+@pytest.mark.swallows
 def test_a_policy_that_raises_has_no_answer(sampling: Callable[..., Any]) -> None:
     class Broken:
         def evaluate(self, trace: Any) -> Decision | None:

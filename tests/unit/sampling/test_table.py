@@ -136,6 +136,7 @@ def test_records_without_a_trace_are_decided_one_by_one(sampling: Callable[..., 
     assert service.dropped == {("sampled", "sentry", "alone"): 5_000 - len(released.items)}
 
 
+@pytest.mark.swallows
 def test_a_release_that_raises_costs_its_item_only(sampling: Callable[..., Any]) -> None:
     service, released = sampling(), Released()
 

@@ -11,6 +11,7 @@ from textwrap import dedent
 
 import pytest
 
+PYTEST = ("-m", "pytest", "-p", "no:cacheprovider")
 Ran = subprocess.CompletedProcess[str]
 
 
@@ -32,10 +33,10 @@ class Suite:
         """The suite's pytest.ini."""
         (self.directory / "pytest.ini").write_text(f"[pytest]\n{dedent(text)}")
 
-    def run(self, *arguments: str, command: tuple[str, ...] = ("-m", "pytest"), **env: str) -> Ran:
-        """Run its tests."""
+    def run(self, *arguments: str, program: tuple[str, ...] = PYTEST, under: tuple[str, ...] = (), **env: str) -> Ran:
+        """Run its tests, or another `program` in their place."""
         return subprocess.run(
-            [sys.executable, *command, "-p", "no:cacheprovider", *arguments],
+            [*under, sys.executable, *program, *arguments],
             cwd=self.directory,
             env={"PATH": os.environ["PATH"], "HOME": str(self.home), "PYTHONDONTWRITEBYTECODE": "1", **env},
             capture_output=True,

@@ -114,9 +114,7 @@ def test_under_opentelemetry_instrument(suite: Suite) -> None:
     suite.write(service=SERVICE, test_service=INSTRUMENTED, conftest=WATCH)
     state = suite.home / "state"
     instrument = str(Path(sys.executable).with_name("opentelemetry-instrument"))
-    ran = suite.run(
-        "-q", command=(instrument, sys.executable, "-m", "pytest"), CASEYOS_OTEL_STATE_DIR=str(state), **OUTSIDE
-    )
+    ran = suite.run("-q", under=(instrument,), CASEYOS_OTEL_STATE_DIR=str(state), **OUTSIDE)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert "reached: []" in ran.stdout
     assert "recommendation_viewed" not in ran.stdout
