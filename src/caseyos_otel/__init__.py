@@ -1,4 +1,7 @@
-"""CaseyOS product events as OpenTelemetry: every event logged, every outcome stored once, every failure an issue."""
+"""CaseyOS product events as OpenTelemetry: every event logged, every outcome stored once, every failure an issue.
+
+PYTEST_DONT_REWRITE: our plugin may be imported before pytest could rewrite it (`opentelemetry-instrument pytest`).
+"""
 
 from caseyos_otel.context import bind
 from caseyos_otel.errors import CaseyosOtelError, InvalidEventError, StorageError, UnknownEventError

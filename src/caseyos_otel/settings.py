@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -140,6 +141,11 @@ def _integrations(text: str) -> Mapping[str, str]:
     return MappingProxyType({**DEFAULT_INTEGRATIONS, **{host.strip(): name.strip() for host, _, name in pairs}})
 
 
+def _file_name(text: str) -> str:
+    """A service's name as the name of a directory: never one that leads elsewhere."""
+    return re.sub(r"[^A-Za-z0-9._-]", "_", text).lstrip(".")[:100] or "unknown_service"
+
+
 def _names(text: str) -> tuple[str, ...]:
     return tuple(part for part in (piece.strip().lower() for piece in text.split(",")) if part)
 
@@ -201,6 +207,8 @@ VARIABLES: tuple[Variable, ...] = (
     Variable("OTEL_METRICS_EXPORTER", "otel_metrics_exporter", _names, (), "exporter names", "OpenTelemetry's own. Unset: OTLP over HTTP where an endpoint is set."),
     Variable("OTEL_TRACES_SAMPLER", "otel_traces_sampler", str, None, "a sampler's name", "A head sampler; stands before the 100 % for failures."),
     Variable("OTEL_PYTHON_DISTRO", "otel_python_distro", str, None, "a distro's name", "Which distro opentelemetry-instrument takes."),
+    Variable("OTEL_SERVICE_NAME", "service_name", str, None, "a name", "Name of the service; its spool is a directory of this name."),
+    Variable("OTEL_RESOURCE_ATTRIBUTES", "resource_attributes", str, None, "key=value, comma-separated", "Resource of the service; service.name here counts where OTEL_SERVICE_NAME is not set."),
     Variable("OTEL_CONFIG_FILE", "otel_config_file", str, None, "a path", "OpenTelemetry's declarative configuration."),
     Variable("OTEL_EXPORTER_OTLP_ENDPOINT", "otlp_endpoint", str, None, "a URL", "Turns OTLP on for every signal."),
     Variable("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "otlp_logs_endpoint", str, None, "a URL", "Turns OTLP on for logs (events)."),
@@ -254,6 +262,8 @@ class Settings:
     otel_metrics_exporter: tuple[str, ...] = ()
     otel_traces_sampler: str | None = None
     otel_python_distro: str | None = None
+    service_name: str | None = None
+    resource_attributes: str | None = None
     otel_config_file: str | None = None
     otlp_endpoint: str | None = None
     otlp_logs_endpoint: str | None = None
@@ -267,8 +277,13 @@ class Settings:
 
     @property
     def spool_path(self) -> Path:
-        """Directory of the spool."""
-        return self.spool_dir or self.state_dir / "spool"
+        """Directory of the spool: by default one a service, so that none delivers another's events to its own database."""
+        return self.spool_dir or self.state_dir / "spool" / _file_name(self.service_name or self._named_in_resource())
+
+    def _named_in_resource(self) -> str:
+        pairs = (pair.partition("=") for pair in (self.resource_attributes or "").split(","))
+        named = {key.strip(): value.strip() for key, _, value in pairs}
+        return named.get("service.name") or "unknown_service"
 
     @property
     def effective_database_url(self) -> str:

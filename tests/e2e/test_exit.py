@@ -167,7 +167,7 @@ def test_an_exit_with_every_destination_down_is_short_and_keeps_what_is_durable(
     assert done.returncode == 0
     assert "Traceback" not in done.stderr, done.stderr
     assert time.monotonic() - started < 30
-    kept = list((state / "spool").glob("*/outcomes-*"))
+    kept = list((state / "spool" / "under-test").glob("*/outcomes-*"))
     assert len(kept) == 1
     env = environment(state)
     quiet = tmp_path / "quiet.py"

@@ -54,6 +54,8 @@ GOOD: dict[str, tuple[str, object]] = {
     "OTEL_METRICS_EXPORTER": ("none", ("none",)),
     "OTEL_TRACES_SAMPLER": ("always_on", "always_on"),
     "OTEL_PYTHON_DISTRO": ("caseyos", "caseyos"),
+    "OTEL_SERVICE_NAME": ("api", "api"),
+    "OTEL_RESOURCE_ATTRIBUTES": ("service.name=api", "service.name=api"),
     "OTEL_CONFIG_FILE": ("/otel.yaml", "/otel.yaml"),
     "OTEL_EXPORTER_OTLP_ENDPOINT": ("http://c:4318", "http://c:4318"),
     "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": ("http://c:4318/v1/logs", "http://c:4318/v1/logs"),
@@ -165,7 +167,7 @@ class TestTable:
             settings.integrations["host"] = "name"  # type: ignore[index]
 
     def test_paths_follow_from_the_state_directory(self) -> None:
-        assert load({"CASEYOS_OTEL_STATE_DIR": "/s"}).spool_path == Path("/s/spool")
+        assert load({"CASEYOS_OTEL_STATE_DIR": "/s"}).spool_path == Path("/s/spool/unknown_service")
         assert load({"CASEYOS_OTEL_STATE_DIR": "/s"}).effective_database_url == "sqlite:////s/caseyos.db"
         assert load({"CASEYOS_OTEL_SPOOL_DIR": "/t"}).spool_path == Path("/t")
         assert load({"CASEYOS_OTEL_DATABASE_URL": "postgresql://db/c"}).effective_database_url == "postgresql://db/c"
@@ -509,3 +511,15 @@ class TestDestinations:
 
     def test_an_unknown_destination_is_not_on(self) -> None:
         assert not load({}).is_on("kafka")
+
+
+def test_each_service_has_a_spool_of_its_own_and_no_name_leads_elsewhere(tmp_path: Path) -> None:
+    def spool(**environ: str) -> Path:
+        return load({"CASEYOS_OTEL_STATE_DIR": str(tmp_path), **environ}).spool_path.relative_to(tmp_path)
+
+    assert spool() == Path("spool/unknown_service")
+    assert spool(OTEL_SERVICE_NAME="api") == Path("spool/api")
+    assert spool(OTEL_RESOURCE_ATTRIBUTES="a=b, service.name=worker") == Path("spool/worker")
+    assert spool(OTEL_SERVICE_NAME="../../etc/passwd") == Path("spool/_.._etc_passwd")
+    chosen = load({"CASEYOS_OTEL_SPOOL_DIR": "/spool", "OTEL_SERVICE_NAME": "api"})
+    assert chosen.spool_path == Path("/spool")

@@ -85,7 +85,8 @@ def _resolve(event: str | Event, fields: Mapping[str, Any]) -> tuple[Declaration
         return registry.require(event), fields
     if registry.get(event.declaration.name) is not event.declaration:
         registry.register(type(event))
-    return event.declaration, {**vars(event), **fields}
+    given = {name: value for name, value in vars(event).items() if value is not None}
+    return event.declaration, {**given, **fields}
 
 
 def refused(event: str | Event, fields: Mapping[str, Any], error: Exception) -> None:

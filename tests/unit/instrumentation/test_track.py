@@ -16,6 +16,7 @@ from caseyos_otel import Event, InvalidEventError, UnknownEventError, bind, cont
 from caseyos_otel.diagnostics import drops
 from caseyos_otel.emit.emitter import build
 from caseyos_otel.emit.queue import EventQueue
+from caseyos_otel.events.outcome import OutcomeDealAdvanced
 from caseyos_otel.events.recommendation import RecommendationAccepted
 from caseyos_otel.events.record import EventRecord
 from caseyos_otel.instrumentation import track as tracking
@@ -154,6 +155,12 @@ def test_bound_fields_fill_in_across_await_and_into_executor_threads(queue: Even
     track("outcome_deal_advanced", deal_id="d3")
     found = [(r.values["deal_id"], r.values["recommendation_id"]) for r in records(queue)]
     assert found == [("d1", "r1"), ("d2", "r1"), ("bound", "r1"), ("d3", None)]
+
+
+def test_bound_fields_fill_in_what_an_instance_leaves_out(queue: EventQueue) -> None:
+    with bind(recommendation_id="r1"):
+        track(OutcomeDealAdvanced(deal_id="d1"))
+    assert records(queue)[0].values["recommendation_id"] == "r1"
 
 
 def test_binding_travels_in_baggage_only_where_asked_for(queue: EventQueue, monkeypatch: pytest.MonkeyPatch) -> None:
