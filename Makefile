@@ -28,8 +28,8 @@ bench: .venv/bench ## what track() costs its caller, beside peers
 test-lowest: .venv-lowest/ready ## unit and contract tests with the lowest versions that pyproject.toml allows
 	.venv-lowest/bin/python -m pytest tests/unit tests/contract $(ARGS)
 
-docs: .venv/dev ## regenerate docs/events.md from the declarations
-	.venv/bin/python -m caseyos_otel.events.schema > docs/events.md
+docs: .venv/dev ## regenerate the pages made from the code
+	.venv/bin/python docs/generate.py
 
 clean: ## remove environments and caches
 	rm -rf .venv .venv-bugsink .venv-lowest .cache .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis
