@@ -11,14 +11,6 @@ from types import MappingProxyType
 
 PREFIX = "CASEYOS_OTEL_"
 EXPORTERS = ("log", "outcomes", "sentry")
-DEFAULT_INTEGRATIONS = MappingProxyType(
-    {
-        "api.hubapi.com": "hubspot",
-        "gmail.googleapis.com": "gmail",
-        "calendar.googleapis.com": "calendar",
-        "www.googleapis.com": "calendar",
-    }
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,13 +126,6 @@ def _database(text: str) -> str:
     return text
 
 
-def _integrations(text: str) -> Mapping[str, str]:
-    pairs = [entry.partition("=") for entry in _names(text)]
-    if any(not host.strip() or not name.strip() for host, _, name in pairs):
-        raise ValueError(text)
-    return MappingProxyType({**DEFAULT_INTEGRATIONS, **{host.strip(): name.strip() for host, _, name in pairs}})
-
-
 def _file_name(text: str) -> str:
     """A service's name as the name of a directory: never one that leads elsewhere."""
     return re.sub(r"[^A-Za-z0-9._-]", "_", text).lstrip(".")[:100] or "unknown_service"
@@ -193,7 +178,6 @@ VARIABLES: tuple[Variable, ...] = (
     Variable("CASEYOS_OTEL_EMIT", "emit", _choice("deferred", "inline"), "deferred", "deferred, inline", "inline: everything happens in the caller."),
     Variable("CASEYOS_OTEL_FLUSH_INTERVAL_MS", "flush_interval_ms", _count(1), 100, "a whole number above 0", "How long an event may wait in memory."),
     Variable("CASEYOS_OTEL_STRICT", "strict", _flag, False, "0 or 1", "1: an invalid event raises at the call."),
-    Variable("CASEYOS_OTEL_INTEGRATIONS", "integrations", _integrations, DEFAULT_INTEGRATIONS, "host=integration, comma-separated", "Which host is which integration, added to HubSpot, Gmail and Calendar."),
     Variable("CASEYOS_OTEL_PII_KEY", "pii_key", str, None, _ANY, "Key of the keyed hash; several hosts must share it. Default: generated once in the state directory.", secret=True),
     Variable("CASEYOS_OTEL_PII_PLAIN", "pii_plain", _plain, ("database",), "a comma-separated list of database, log, otlp, sentry; or none", "Where addresses, names and companies may appear in plain."),
     Variable("CASEYOS_OTEL_PROPAGATE", "propagate", _flag, False, "0 or 1", "1: bind() also travels to other services, in baggage."),
@@ -248,7 +232,6 @@ class Settings:
     emit: str = "deferred"
     flush_interval_ms: int = 100
     strict: bool = False
-    integrations: Mapping[str, str] = field(default_factory=lambda: DEFAULT_INTEGRATIONS)
     pii_key: str | None = field(default=None, repr=False)
     pii_plain: tuple[str, ...] = ("database",)
     propagate: bool = False

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from caseyos_otel.settings import DEFAULT_INTEGRATIONS, VARIABLE_BY_ATTRIBUTE, VARIABLES, Settings, Variable, load
+from caseyos_otel.settings import VARIABLE_BY_ATTRIBUTE, VARIABLES, Settings, Variable, load
 
 DSN = "https://public@sentry.example/1"
 FROM_THE_PROCESS = {"sources", "problems", "platform"}
@@ -37,10 +37,6 @@ GOOD: dict[str, tuple[str, object]] = {
     "CASEYOS_OTEL_EMIT": ("inline", "inline"),
     "CASEYOS_OTEL_FLUSH_INTERVAL_MS": ("250", 250),
     "CASEYOS_OTEL_STRICT": ("1", True),
-    "CASEYOS_OTEL_INTEGRATIONS": (
-        "api.stripe.com = stripe, api.hubapi.com=crm",
-        {**DEFAULT_INTEGRATIONS, "api.stripe.com": "stripe", "api.hubapi.com": "crm"},
-    ),
     "CASEYOS_OTEL_PII_KEY": ("k1", "k1"),
     "CASEYOS_OTEL_PII_PLAIN": ("database,otlp", ("database", "otlp")),
     "CASEYOS_OTEL_PROPAGATE": ("yes", True),
@@ -81,7 +77,6 @@ BAD: dict[str, list[str]] = {
     "CASEYOS_OTEL_EMIT": ["now"],
     "CASEYOS_OTEL_FLUSH_INTERVAL_MS": ["0", "0.5"],
     "CASEYOS_OTEL_STRICT": ["2", "ja"],
-    "CASEYOS_OTEL_INTEGRATIONS": ["api.stripe.com", "=stripe", "api.stripe.com=,a.b=c"],
     "CASEYOS_OTEL_PII_PLAIN": ["everywhere", "database,stdout", ","],
     "CASEYOS_OTEL_PROPAGATE": ["maybe"],
     "CASEYOS_OTEL_DISABLED": ["maybe"],
@@ -163,8 +158,6 @@ class TestTable:
 
         with pytest.raises(dataclasses.FrozenInstanceError):
             settings.emit = "inline"  # type: ignore[misc]
-        with pytest.raises(TypeError):
-            settings.integrations["host"] = "name"  # type: ignore[index]
 
     def test_paths_follow_from_the_state_directory(self) -> None:
         assert load({"CASEYOS_OTEL_STATE_DIR": "/s"}).spool_path == Path("/s/spool/unknown_service")
@@ -388,7 +381,6 @@ class TestOverrides:
             ("emit", ["inline"] * 2),
             ("exporters", ["kafka"]),
             ("strict", object()),
-            ("integrations", {"": "x"}),
         ],
     )
     def test_a_bad_override_is_told_and_the_environment_stays(self, attribute: str, given: Any) -> None:

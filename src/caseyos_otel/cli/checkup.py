@@ -68,8 +68,6 @@ def _row(variable: Variable, in_force: Settings) -> dict[str, str]:
         value = in_force.spool_path
     elif isinstance(value, tuple):
         value = ",".join(value) or None
-    elif variable.attribute == "integrations":
-        value = ",".join(f"{host}={name}" for host, name in value.items())
     source = in_force.sources.get(variable.name, "default")
     return {"name": variable.name, "value": "-" if value is None else str(value), "source": source}
 

@@ -27,7 +27,8 @@ class Emitter:
     """Turns declared fields into one queued tuple. What the pipeline adds when it is configured are callables:
 
     `spool(record)` makes a durable record survive, `keep(trace_id)` keeps a failed trace, `remember(event_id, context,
-    trail, exception)` lets the issue show what led to it, `woken()` starts the worker.
+    trail, exception)` lets the issue show what led to it, `bridge(record)` copies the event to the current span,
+    `woken()` starts the worker.
     """
 
     def __init__(self, queue: EventQueue) -> None:
@@ -38,6 +39,7 @@ class Emitter:
         self.spool: Callable[[EventRecord], bool] | None = None
         self.keep: Callable[[int], object] | None = None
         self.remember: Callable[[str, Context, tuple[Any, ...], BaseException | None], None] | None = None
+        self.bridge: Callable[[EventRecord], None] | None = None
         self.woken: Callable[[], None] = _nothing
         self.inline: Callable[[], None] | None = None
 
@@ -66,8 +68,10 @@ class Emitter:
             item: Item = (copy_context(), entry, event_id or self.new_id(), problems, delivery)
         else:
             item = self._emit_rare(entry, problems, event_id, delivery, failed, exception)
+        if self.bridge is not None:
+            self.bridge(build(item))
         if not self.queue.append(item):
-            drops.count("queue_full", event=declaration.name)
+            _count_queue_full(item)
         self.woken()
         if self.inline is not None:
             self.inline()
@@ -95,7 +99,7 @@ class Emitter:
         if trail is not None:
             trail.append((record.timestamp or 0, record.declaration, record.values))
         if not self.queue.append((within, record)):
-            drops.count("queue_full", event=record.declaration.name)
+            _count_queue_full((within, record))
         self.woken()
         if self.inline is not None:
             self.inline()
@@ -175,6 +179,16 @@ def _given_time(value: Any, now: int, problems: tuple[Problem, ...]) -> tuple[in
         reason = "expected a datetime with a time zone, or such a one in ISO 8601"
         return now, (*problems, Problem("timestamp", value, reason))
     return int(moment.timestamp()) * 1_000_000_000 + moment.microsecond * 1000, problems
+
+
+def _count_queue_full(item: Item) -> None:
+    """What is in the spool or in a transaction loses its log line and its metrics; anything else is lost everywhere."""
+    if len(item) == 2:
+        record = item[1]
+        kept = record.spooled or record.delivery is Delivery.TRANSACTION
+        drops.count("queue_full", destination="log" if kept else "", event=record.declaration.name)
+    else:
+        drops.count("queue_full", event=item[1][1].name)
 
 
 def _nothing() -> None:

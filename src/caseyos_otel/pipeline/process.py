@@ -146,6 +146,11 @@ class Pipeline:
         emitter.spool = self.destinations.spool
         emitter.remember = self.destinations.remember
         emitter.woken = self.wake
+        if self.settings.event_mode == "both":
+            from caseyos_otel.processors.redact import Redact
+            from caseyos_otel.processors.span_events import SpanEvents
+
+            emitter.bridge = SpanEvents(Redact(self.destinations.disclosure))
         if self.settings.emit == "inline":
             emitter.inline = self._drain
         context.propagate = self.settings.propagate
