@@ -146,7 +146,6 @@ class TestTable:
         assert shown["pii_plain"] == "database"
         assert shown["success_ratio"] == "0.1"
         assert shown["sentry_dsn"] == shown["exporters"] == shown["otel_logs_exporter"] == "none"
-        assert load({"CASEYOS_OTEL_INTEGRATIONS": shown["integrations"]}).integrations == DEFAULT_INTEGRATIONS
 
     def test_the_process_environment_is_read_when_no_other_is_given(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("CASEYOS_OTEL_EMIT", "inline")
@@ -361,7 +360,6 @@ class TestOverrides:
             ("success_ratio", 1, 1.0),
             ("strict", 1, True),
             ("strict", True, True),
-            ("integrations", {}, DEFAULT_INTEGRATIONS),
         ],
     )
     def test_python_values_are_taken(self, attribute: str, given: Any, value: Any) -> None:
