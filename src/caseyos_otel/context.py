@@ -49,11 +49,13 @@ class bind:  # noqa: N801  # used like a function: `with bind(recommendation_id=
 
     def __init__(self, **fields: Any) -> None:
         self._fields = fields
+        self._within: Mapping[str, Any] = {}
         self._token: Token[Mapping[str, Any] | None] | None = None
         self._baggage: Token[Context] | None = None
 
     def __enter__(self) -> None:
-        self._token = _bound.set({**(_bound.get() or {}), **self._fields})
+        self._within = {**(_bound.get() or {}), **self._fields}
+        self._token = _bound.set(self._within)
         if propagate:
             context: Context | None = None
             for name, value in self._fields.items():
@@ -69,8 +71,9 @@ class bind:  # noqa: N801  # used like a function: `with bind(recommendation_id=
         if self._token is not None:
             try:
                 _bound.reset(self._token)
-            except ValueError:  # a generator that was closed in another context: nothing is bound there
-                _bound.set(None)
+            except ValueError:  # a generator that was closed in another context: what others bound there stays
+                if _bound.get() is self._within:
+                    _bound.set(self._token.old_value if self._token.old_value is not Token.MISSING else None)
 
 
 def bound_fields() -> Mapping[str, Any] | None:

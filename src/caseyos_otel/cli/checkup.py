@@ -178,7 +178,17 @@ def _spool(in_force: Settings) -> Result:
     except OSError as error:
         mend = "set CASEYOS_OTEL_SPOOL_DIR or CASEYOS_OTEL_STATE_DIR to a writable directory"
         return _broken(f"{path}: {error.strerror}: durable events stay in memory", mend)
-    return _ok(str(path))
+    return _ok(f"{path}{_waiting(path, in_force)}")
+
+
+def _waiting(path: Path, in_force: Settings) -> str:
+    from caseyos_otel.spool.status import pending
+
+    told = []
+    for destination in in_force.destinations():
+        if destination.on and (found := pending(path, destination.name)).records:
+            told.append(f"{found.records} for {destination.name}, the oldest for {found.oldest_age or 0:.0f} s")
+    return f"; waiting: {'; '.join(told)}" if told else ""
 
 
 def _post(url: str, body: bytes, headers: dict[str, str]) -> int | str:

@@ -7,6 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -88,6 +89,7 @@ class Delivery:
         self._asked = 0
         self._served = 0
         self._clean = True
+        self._settled: set[str] = set()
         self._exporting = threading.Lock()
         self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -144,8 +146,12 @@ class Delivery:
         """End the thread after its current batch. What is left in memory is lost, and counted as `shutdown`."""
         self._stop.set()
         self._hurry.set()
-        while self._memory:
-            drops.count("shutdown", destination=self.name, event=self._memory.popleft().declaration.name)
+        self._lose_memory()
+
+    def _lose_memory(self) -> None:
+        with suppress(IndexError):  # two threads lose it
+            while True:
+                drops.count("shutdown", destination=self.name, event=self._memory.popleft().declaration.name)
 
     def after_fork(self) -> None:
         """A child has no thread, and what is in memory is the parent's."""
@@ -193,8 +199,16 @@ class Delivery:
         try:
             self._send(records)
         except Unavailable:
-            self._memory.extendleft(reversed(records))
+            self._memory.extendleft(reversed(self._unsettled(records)))
+            if self._stop.is_set():  # `stop` has looked already
+                self._lose_memory()
             raise
+        except Exception:
+            for record in self._unsettled(records):
+                drops.count("internal_error", destination=self.name, event=record.declaration.name)
+            raise
+        finally:
+            self._settled.clear()
         return True
 
     def _deliver_spool(self) -> bool:
@@ -206,10 +220,17 @@ class Delivery:
             self._spool_due = False
             return False
         records = [record for frame in batch.frames for record in self._decode(frame)]
-        if mine := [record for record in records if self._wants(record)]:
+        if mine := self._unsettled([record for record in records if self._wants(record)]):
             self._send(mine)
         self._reader.commit(batch)
+        self._settled.clear()
         return True
+
+    def _unsettled(self, records: list[EventRecord]) -> list[EventRecord]:
+        """Those of a batch that was halved before the destination went away which neither arrived nor were set aside."""
+        if not self._settled:
+            return records
+        return [record for record in records if record.event_id not in self._settled]
 
     def _send(self, records: Sequence[EventRecord]) -> None:
         try:
@@ -226,8 +247,9 @@ class Delivery:
         self._note(reason)
         if len(records) > 1:
             half = len(records) // 2
-            self._send(records[:half])
-            self._send(records[half:])
+            for part in (records[:half], records[half:]):
+                self._send(part)
+                self._settled.update(record.event_id for record in part)
             return
         drops.count("rejected", destination=self.name, event=records[0].declaration.name)
         self._set_aside(records[0], f"{self.name}: {reason}")
