@@ -60,8 +60,8 @@ def examine() -> Report:
 
 def _row(variable: Variable, in_force: Settings) -> dict[str, str]:
     value = getattr(in_force, variable.attribute)
-    if variable.secret and value is not None:
-        value = _masked(str(value))
+    if variable.also_as_file and value is not None:
+        value = _masked(str(value), variable.secret)
     if value is None and variable.attribute == "database_url":
         value = in_force.effective_database_url
     elif value is None and variable.attribute == "spool_dir":
@@ -72,11 +72,20 @@ def _row(variable: Variable, in_force: Settings) -> dict[str, str]:
     return {"name": variable.name, "value": "-" if value is None else str(value), "source": source}
 
 
-def _masked(secret: str) -> str:
-    scheme, separator, rest = secret.partition("://")
+def _masked(text: str, secret: bool = False) -> str:
+    """A URL without what stands before its host, and without the values of a query; anything else that is secret: `***`."""
+    scheme, separator, rest = text.partition("://")
     if not separator:
-        return "***"
-    return f"{scheme}://***@{rest.rpartition('@')[2]}" if "@" in rest else secret
+        return "***" if secret else text
+    where, question_mark, query = rest.partition("?")
+    if "@" in where:
+        where = f"***@{where.rpartition('@')[2]}"
+    names = "&".join(f"{pair.partition('=')[0]}=***" for pair in query.split("&"))
+    return f"{scheme}://{where}{question_mark}{names if question_mark else ''}"
+
+
+def _endpoint(in_force: Settings) -> str:
+    return _masked(in_force.logs_endpoint or "")
 
 
 def _off() -> Result:
@@ -117,7 +126,7 @@ def _outcomes(in_force: Settings) -> Result:
         opened = engine.create(url)
         with opened.connect() as connection:
             connection.execute(text("select 1"))
-        shown = url.render_as_string(hide_password=True)
+        shown = _masked(url.render_as_string())
         if opened.dialect.name != "sqlite" and not schema.is_current(opened):
             return _broken(f"{shown}: our tables are missing or old", "run `caseyos-otel db upgrade`")
         return _ok(shown)
@@ -154,9 +163,9 @@ def _otlp(in_force: Settings) -> Result:
 
     delivered, code = _otel.post_otlp(OTLPLogExporter(timeout=_TIMEOUT_S), b"")
     if delivered:
-        return _ok(f"{in_force.logs_endpoint} accepts logs")
+        return _ok(f"{_endpoint(in_force)} accepts logs")
     said = "does not answer" if code is None else f"answered {code}"
-    return _broken(f"{in_force.logs_endpoint} {said}", "check OTEL_EXPORTER_OTLP_ENDPOINT, _HEADERS and _PROTOCOL")
+    return _broken(f"{_endpoint(in_force)} {said}", "check OTEL_EXPORTER_OTLP_ENDPOINT, _HEADERS and _PROTOCOL")
 
 
 def _grpc(in_force: Settings) -> Result:
@@ -165,8 +174,8 @@ def _grpc(in_force: Settings) -> Result:
 
     exporter = OTLPLogExporter(timeout=_TIMEOUT_S)
     if exporter.export([]) is LogRecordExportResult.SUCCESS:
-        return _ok(f"{in_force.logs_endpoint} accepts logs over gRPC")
-    return _broken(f"{in_force.logs_endpoint} does not answer over gRPC", "check the endpoint, or use http/protobuf")
+        return _ok(f"{_endpoint(in_force)} accepts logs over gRPC")
+    return _broken(f"{_endpoint(in_force)} does not answer over gRPC", "check the endpoint, or use http/protobuf")
 
 
 def _spool(in_force: Settings) -> Result:

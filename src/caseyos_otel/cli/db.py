@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from caseyos_otel import settings
-from caseyos_otel.errors import StorageError
+from caseyos_otel.errors import CaseyosOtelError
 
 app = typer.Typer(no_args_is_help=True, help="The tables of outcomes and events.")
 Url = Annotated[str | None, typer.Option("--url", help="Database URL; default: CASEYOS_OTEL_DATABASE_URL.")]
@@ -20,7 +20,7 @@ def upgrade(url: Url = None) -> None:
 
     try:
         schema.upgrade(engine.create(engine.parse_url(_url(url))))
-    except StorageError as error:
+    except CaseyosOtelError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from None
     typer.echo("The tables are up to date.")
@@ -33,7 +33,7 @@ def check(url: Url = None) -> None:
 
     try:
         current = schema.is_current(engine.create(engine.parse_url(_url(url))))
-    except StorageError as error:
+    except CaseyosOtelError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from None
     typer.echo(

@@ -6,9 +6,12 @@ the pipeline is not attached to its provider.
 
 from __future__ import annotations
 
+import threading
+from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
+from opentelemetry._logs import LogRecord
 from opentelemetry.sdk._logs import ReadableLogRecord
 from opentelemetry.sdk._logs.export import LogRecordExporter, LogRecordExportResult
 
@@ -26,7 +29,8 @@ class _Adapter(LogRecordExporter):
         pipeline = lifecycle.start()
         if pipeline is not None:
             for record in batch:
-                pipeline.accept(record.log_record)
+                if _first_time(record.log_record):
+                    pipeline.accept(record.log_record)
         return LogRecordExportResult.SUCCESS
 
     def shutdown(self) -> None:
@@ -35,6 +39,26 @@ class _Adapter(LogRecordExporter):
     def force_flush(self, timeout_millis: int = 30000) -> bool:
         """Flush the pipeline."""
         return lifecycle.flush(timeout_millis / 1000)
+
+
+_MOST_REMEMBERED: Final = 10_000
+_handed_over: OrderedDict[tuple[Any, ...], None] = OrderedDict()
+_remembering = threading.Lock()
+
+
+def _first_time(record: LogRecord) -> bool:
+    """False for a record that another one of our exporters has handed over: each knows all destinations.
+
+    Batch processors copy a record, but not its attributes.
+    """
+    identity = (record.event_name, record.timestamp, record.observed_timestamp, id(record.attributes))
+    with _remembering:
+        if identity in _handed_over:
+            return False
+        _handed_over[identity] = None
+        if len(_handed_over) > _MOST_REMEMBERED:
+            _handed_over.popitem(last=False)
+        return True
 
 
 class StructuredLogExporter(_Adapter):

@@ -53,7 +53,7 @@ class Emitter:
     ) -> None:
         """Emit one event. Never raises, unless strict."""
         # Written out, and no parameter by keyword alone (30 ns each): every caller waits for this.
-        values, problems = declaration.bind(fields, context.bound_fields())
+        values, problems = declaration.settle(fields, context.bound_fields())
         now = self.clock()
         if "timestamp" in fields:
             now, problems = _given_time(fields["timestamp"], now, problems)
@@ -85,7 +85,7 @@ class Emitter:
         event_id: str | None = None,
     ) -> EventRecord:
         """The record of an event that is not emitted yet: it belongs to a transaction that may be rolled back."""
-        values, problems = declaration.bind(fields, context.bound_fields())
+        values, problems = declaration.settle(fields, context.bound_fields())
         now = self.clock()
         if "timestamp" in fields:
             now, problems = _given_time(fields["timestamp"], now, problems)

@@ -40,7 +40,8 @@ class Worker:
         self._tick = tick
         self._interval_s = interval_s
         self._starting = threading.Lock()
-        self._consuming = threading.Lock()
+        # re-entrant: what processes an event may emit one, which `inline` drains at once
+        self._consuming = threading.RLock()
         self._stop = threading.Event()
         self._wake = threading.Event()
         self._errands: deque[tuple[Callable[[], None], threading.Event]] = deque()
@@ -101,7 +102,7 @@ class Worker:
     def after_fork(self) -> None:
         """The thread does not exist in a child; its locks may be held by nobody."""
         self._starting = threading.Lock()
-        self._consuming = threading.Lock()
+        self._consuming = threading.RLock()
         self._stop = threading.Event()
         self._wake = threading.Event()
         self._errands.clear()

@@ -34,18 +34,21 @@ class Bind(Protocol):
     `context` are `bind()`'s fields, which fill in what `given` leaves out.
     """
 
-    def __call__(self, given: Mapping[str, Any], context: Mapping[str, Any] | None = None) -> Bound:
-        """The values of every declared field, and the problems."""
+    def __call__(
+        self, given: Mapping[str, Any], context: Mapping[str, Any] | None = None
+    ) -> tuple[dict[str, Any], tuple[Problem, ...]]:
+        """The values of every declared field, and the problems: a `Bound` without its price (0.2 µs)."""
 
 
 MISSING: Final = "it is required and missing"
 
 _IS_NOT: Final[Mapping[FieldType, str]] = {
-    FieldType.ID: "type(v) is not str",
-    FieldType.STRING: "type(v) is not str",
-    FieldType.INT: "(type(v) is not int or not least <= v <= most)",
-    FieldType.DOUBLE: "(type(v) is not float or v - v != 0.0) and (type(v) is not int or not least <= v <= most)",
-    FieldType.BOOLEAN: "v is not True and v is not False",
+    FieldType.ID: "type({v}) is not str",
+    FieldType.STRING: "type({v}) is not str",
+    FieldType.INT: "(type({v}) is not int or not least <= {v} <= most)",
+    FieldType.DOUBLE: "(type({v}) is not float or {v} - {v} != 0.0)"
+    " and (type({v}) is not int or not least <= {v} <= most)",
+    FieldType.BOOLEAN: "{v} is not True and {v} is not False",
     FieldType.TIMESTAMP: "True",
 }
 """When a value needs the slow way. Only exact types are compared: no method of the caller's runs here."""
@@ -60,8 +63,10 @@ def compile_bind(name: str, fields: tuple[Field, ...], groups: frozenset[str]) -
         *(line for group in sorted(groups) for line in _group_lines(group)),
         # declared names come first, so what is beyond their number is undeclared
         f"    while len(values) > {len(fields)}: values.popitem()",
-        *(line for number, field in enumerate(fields) for line in _field_lines(number, field)),
-        "    return new(Bound, (values, problems))",
+        # locals from here on: to look each one up by its name costs half as much again
+        *([f"    {', '.join(f'v{number}' for number in range(len(fields)))}, = values.values()"] if fields else []),
+        *(_field_line(number, field) for number, field in enumerate(fields)),
+        "    return values, problems",
     ]
     scope: dict[str, Any] = {
         "template": {f.name: None for f in fields},
@@ -70,8 +75,6 @@ def compile_bind(name: str, fields: tuple[Field, ...], groups: frozenset[str]) -
         "most": INT64[-1],
         "settle": _settle,
         "spread": _spread,
-        "new": tuple.__new__,  # half of the price of Bound(…)
-        "Bound": Bound,
         **{f"field{number}": f for number, f in enumerate(fields)},
         **{f"allowed{number}": frozenset(f.allowed) for number, f in enumerate(fields)},
     }
@@ -87,13 +90,14 @@ def _group_lines(group: str) -> tuple[str, str]:
     )
 
 
-def _field_lines(number: int, field: Field) -> tuple[str, str]:
-    wrong = _IS_NOT[field.type]
+def _field_line(number: int, field: Field) -> str:
+    value = f"v{number}"
+    wrong = _IS_NOT[field.type].format(v=value)
     if field.allowed:
-        wrong = f"({wrong} or v not in allowed{number})"
+        wrong = f"({wrong} or {value} not in allowed{number})"
     if field.level is not Level.REQUIRED:
-        wrong = f"v is not None and {wrong}"
-    return (f"    v = values[{field.name!r}]", f"    if {wrong}: problems = settle(field{number}, values, problems)")
+        wrong = f"{value} is not None and {wrong}"
+    return f"    if {wrong}: problems = settle(field{number}, values, problems)"
 
 
 def _settle(field: Field, values: dict[str, Any], problems: tuple[Problem, ...]) -> tuple[Problem, ...]:

@@ -140,9 +140,13 @@ class Declaration:
         return f"<Declaration {self.name}>"
 
     @cached_property
-    def bind(self) -> Bind:
-        """`bind(given, context=None) -> Bound`; made when first used, as most processes bind a few of the events."""
+    def settle(self) -> Bind:
+        """`bind` as a plain pair, for the hot path; made when first used, as most processes bind a few of the events."""
         return compile_bind(self.name, self.fields, self.groups)
+
+    def bind(self, given: Mapping[str, Any], context: Mapping[str, Any] | None = None) -> Bound:
+        """The values of every declared field, and what was wrong with the others; see `Bind`."""
+        return Bound(*self.settle(given, context))
 
     def failed(self, values: Mapping[str, Any]) -> bool:
         """Whether these values say that something failed (DESIGN section 2, *Failure*)."""

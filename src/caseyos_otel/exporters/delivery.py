@@ -208,7 +208,7 @@ class Delivery:
                 drops.count("internal_error", destination=self.name, event=record.declaration.name)
             raise
         finally:
-            self._settled.clear()
+            self._settled.difference_update(record.event_id for record in records)
         return True
 
     def _deliver_spool(self) -> bool:

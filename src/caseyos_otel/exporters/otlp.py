@@ -14,7 +14,8 @@ from caseyos_otel.events.record import EventRecord
 from caseyos_otel.otlp.encode import RequestEncoder
 from caseyos_otel.processors.writable import WritableEvent
 
-_TRY_AGAIN = frozenset({408, 429, 500, 502, 503, 504})
+_POISON = frozenset({400, 413, 422})
+"""What a receiver answers to the records themselves. A wrong address or token (401, 403, 404) is mended, and they wait."""
 
 
 class OtlpDestination:
@@ -76,9 +77,9 @@ class OtlpDestination:
         )
         if delivered:
             return
-        if status is None or status in _TRY_AGAIN:
-            raise Unavailable("no answer" if status is None else f"HTTP {status}")
-        raise Rejected(f"HTTP {status}")
+        if status in _POISON:
+            raise Rejected(f"HTTP {status}")
+        raise Unavailable("no answer" if status is None else f"HTTP {status}")
 
     def _send_grpc(self, resource: Mapping[str, Any], records: Sequence[EventRecord]) -> None:
         from opentelemetry.sdk._logs.export import LogRecordExportResult

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import cache, lru_cache
 from pathlib import Path
@@ -91,7 +93,7 @@ class StructuredLog:
         self._target = target
         self._service = service
         self._disclose = disclose
-        self._lines: list[tuple[str, str]] = []
+        self._lines: deque[tuple[str, str]] = deque()
         self._service_now = ""
 
     def __call__(self, record: EventRecord) -> None:
@@ -102,20 +104,25 @@ class StructuredLog:
 
     def flush(self) -> None:
         """Write what was rendered. What cannot be written is counted and said once a minute."""
-        lines, self._lines = self._lines, []
+        lines = list(self._rendered())  # other threads may render and flush meanwhile
         if not lines:
             return
         text = "".join(f"{rendered}\n" for _, rendered in lines)
         try:
             self._write(text)
-        except (OSError, ValueError) as error:
+        except Exception as error:  # a service may have put anything in the place of stdout
             for event, _ in lines:
                 drops.count("rejected", destination="log", event=event)
             diagnostics.warn(f"the structured log cannot be written to {self._target!r}: {error}", key="log")
 
     def after_fork(self) -> None:
         """What the parent has rendered, the parent writes."""
-        self._lines = []
+        self._lines = deque()
+
+    def _rendered(self) -> Iterator[tuple[str, str]]:
+        with suppress(IndexError):
+            while True:
+                yield self._lines.popleft()
 
     def _write(self, text: str) -> None:
         if self._target in ("stdout", "stderr"):

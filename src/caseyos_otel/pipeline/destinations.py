@@ -168,6 +168,8 @@ class Destinations:
             made.append(("sentry", self._to_sentry(by_name["sentry"])))
         if "otlp" in by_name:
             made.append(("otlp", self._to_otlp(by_name["otlp"])))
+        if self._settings.emit == "inline":
+            made.append(("log", lambda _: self.after_batch()))
         return made
 
     def _to_database(self, delivery: Delivery) -> Sink:

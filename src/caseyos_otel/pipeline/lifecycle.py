@@ -26,7 +26,8 @@ EXIT_DEADLINE_S: Final = 5.0
 
 current: Pipeline | None = None
 """The pipeline of this process, once there is one."""
-_starting = threading.Lock()
+_starting = threading.RLock()
+"""Re-entrant: an event class of the service's is imported while we start, and its module may call `configure()`."""
 _tried = False
 
 

@@ -135,6 +135,7 @@ class Pipeline:
         )
 
     def _promoted(self, record: EventRecord) -> None:
+        self.wake()
         if record.durable:
             record.spooled = self.destinations.spool(record)
 
@@ -188,7 +189,7 @@ class Pipeline:
         """A record that came by an exporter of ours: an event that the chain has not seen goes through it now."""
         from caseyos_otel.processors.promote import promote
 
-        if isinstance(record, EventRecord) or self.attached or (event := promote(record)) is None:
+        if isinstance(record, EventRecord) or (event := promote(record)) is None:
             return
         if event.failure:
             self.table.keep(event.trace_id)
@@ -197,6 +198,7 @@ class Pipeline:
 
     def _tick(self) -> None:
         self.table.tick()
+        self.destinations.after_batch()  # of other loggers' events there is no batch
         now = time.monotonic()
         for name, every_s, work in (
             ("sync", SYNC_EVERY_S, self.destinations.sync),
@@ -211,7 +213,11 @@ class Pipeline:
     def write_status(self) -> None:
         """Leave what `doctor` reads: destinations, queue, drops. Who writes last has looked last."""
         with self._writing_status:
-            status.write(self.settings.state_dir, self.status())
+            try:
+                status.write(self.settings.state_dir, self.status())
+            except OSError as error:
+                where = self.settings.state_dir
+                diagnostics.warn(f"the status file cannot be written in {where}: {error.strerror}", key="status")
 
     def status(self) -> dict[str, Any]:
         """What this process has delivered, owes and dropped."""
@@ -233,8 +239,10 @@ class Pipeline:
     def _flush_providers(self, deadline: float, flushed: list[bool]) -> None:
         others: list[Any] = [self.providers.get("traces"), self.providers.get("metrics")]
         logs: Any = self.providers.get("logs")
-        if _otel.is_sdk(logs) and not self.settings.otel_sdk_disabled:
+        if self.attached:
             others += [processor for processor in _otel.log_processors(logs) if processor is not self.chain]
+        else:
+            others.append(logs)
         flushes = [flush for other in others if (flush := getattr(other, "force_flush", None)) is not None]
         results = [flush(_millis_until(deadline)) is not False for flush in flushes]
         flushed[0] = all(results)

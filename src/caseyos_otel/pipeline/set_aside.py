@@ -44,8 +44,8 @@ class SetAside:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
             try:
-                if os.fstat(descriptor).st_size < MOST_BYTES:
-                    line = json.dumps({"set_aside_at": time.time(), **entry}, default=repr)
-                    os.write(descriptor, line.encode("ascii") + b"\n")
+                line = json.dumps({"set_aside_at": time.time(), **entry}, default=repr).encode("ascii") + b"\n"
+                if os.fstat(descriptor).st_size + len(line) <= MOST_BYTES:
+                    os.write(descriptor, line)
             finally:
                 os.close(descriptor)

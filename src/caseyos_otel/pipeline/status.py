@@ -6,6 +6,7 @@ import json
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -55,8 +56,9 @@ def write(state_dir: Path, status: Mapping[str, Any]) -> None:
     fresh.write_text(json.dumps(status), "utf-8")
     fresh.replace(path)
     for other in folder.glob("*.json"):
-        if time.time() - other.stat().st_mtime > _STALE_AFTER_S:
-            other.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):  # another process removes it too
+            if time.time() - other.stat().st_mtime > _STALE_AFTER_S:
+                other.unlink()
 
 
 def read_all(state_dir: Path) -> list[dict[str, Any]]:

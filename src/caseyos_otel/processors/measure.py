@@ -39,6 +39,7 @@ class Measure:
     def __init__(self, meter: Meter) -> None:
         self._meter = meter
         self._plans: dict[Declaration, _Plan] = {}
+        self._histograms: dict[str, Histogram] = {}
         self._cells: dict[tuple[Any, ...], _Cell] = {}
         self._seen: dict[str, set[object]] = {}
         self._counting = threading.Lock()
@@ -88,7 +89,11 @@ class Measure:
         return value
 
     def _histogram(self, field: Field) -> Histogram:
-        return self._meter.create_histogram(field.attribute, field.unit, field.doc)
+        # one an attribute: an event and its failure twin describe it in other words, which would make two metrics of it
+        known = self._histograms.get(field.attribute)
+        return known or self._histograms.setdefault(
+            field.attribute, self._meter.create_histogram(field.attribute, field.unit, field.doc)
+        )
 
 
 class _Plan(NamedTuple):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+from uuid import UUID
 
 import uuid_utils
 from opentelemetry._logs import LogRecord
 
+from caseyos_otel.diagnostics import drops
 from caseyos_otel.events.model import Declaration
 from caseyos_otel.events.record import DELIVERY, EVENT_ID, EXCEPTION_ATTRIBUTES, Delivery, EventRecord
 from caseyos_otel.events.registry import registry
@@ -19,10 +21,12 @@ def promote(record: LogRecord) -> EventRecord | None:
         return None
     attributes: Mapping[str, Any] = record.attributes or {}
     bound = declaration.bind(fields_of(declaration, attributes))
+    if bound.problems:
+        drops.count("invalid_field", len(bound.problems), event=declaration.name)
     return EventRecord(
         declaration,
         bound.values,
-        event_id=str(attributes.get(EVENT_ID) or uuid_utils.uuid7()),
+        event_id=_event_id(attributes.get(EVENT_ID)),
         timestamp=record.timestamp or record.observed_timestamp or 0,
         observed_timestamp=record.observed_timestamp or 0,
         invalid_fields=tuple(problem.field for problem in bound.problems),
@@ -48,6 +52,14 @@ def fields_of(declaration: Declaration, attributes: Mapping[str, Any]) -> dict[s
         else:
             fields[field.name] = value
     return fields
+
+
+def _event_id(given: Any) -> str:
+    """The id that the sender gave, where it is one: databases keep it as a UUID."""
+    try:
+        return str(UUID(given)) if isinstance(given, str) else str(uuid_utils.uuid7())
+    except ValueError:
+        return str(uuid_utils.uuid7())
 
 
 def _delivery(value: Any) -> Delivery | None:

@@ -1,0 +1,176 @@
+"""Every private name of OpenTelemetry that `_otel.py` uses, against the SDK that is installed."""
+
+from __future__ import annotations
+
+import contextvars
+import logging
+from collections.abc import Callable, Iterator
+
+import pytest
+from opentelemetry import context as otel_context
+from opentelemetry import metrics, trace
+from opentelemetry._logs import NoOpLoggerProvider
+from opentelemetry.context import Context
+from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.instrumentation.utils import is_instrumentation_enabled
+from opentelemetry.sdk._logs import LoggerProvider
+from opentelemetry.sdk._logs.export import (
+    BatchLogRecordProcessor,
+    InMemoryLogRecordExporter,
+    SimpleLogRecordProcessor,
+)
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON
+from tests.integration.otlp_receiver import OtlpReceiver
+
+from caseyos_otel import _otel
+from caseyos_otel.otlp.encode import RequestEncoder
+from tests.records import event
+
+
+@pytest.fixture
+def tracer_provider() -> Iterator[TracerProvider]:
+    provider = TracerProvider(shutdown_on_exit=False)
+    yield provider
+    provider.shutdown()
+
+
+@pytest.fixture
+def logger_provider() -> Iterator[LoggerProvider]:
+    provider = LoggerProvider(shutdown_on_exit=False)
+    yield provider
+    provider.shutdown()
+
+
+def test_the_sdk_s_providers_are_told_from_the_api_s(
+    tracer_provider: TracerProvider, logger_provider: LoggerProvider
+) -> None:
+    assert _otel.is_sdk(tracer_provider)
+    assert _otel.is_sdk(logger_provider)
+    assert not _otel.is_sdk(trace.ProxyTracerProvider())
+    assert not _otel.is_sdk(NoOpLoggerProvider())
+    assert not _otel.is_sdk(metrics.NoOpMeterProvider())
+
+
+def test_log_processors_can_be_read_and_replaced_in_loggers_given_out_before(logger_provider: LoggerProvider) -> None:
+    first, second = InMemoryLogRecordExporter(), InMemoryLogRecordExporter()
+    logger_provider.add_log_record_processor(SimpleLogRecordProcessor(first))
+    logger = logger_provider.get_logger("service")
+    assert [_otel.exporter_of(p) for p in _otel.log_processors(logger_provider)] == [first]
+    _otel.set_log_processors(logger_provider, [SimpleLogRecordProcessor(second)])
+    logger.emit(body="hello")
+    assert [len(exporter.get_finished_logs()) for exporter in (first, second)] == [0, 1]
+
+
+def test_span_processors_can_be_read_and_replaced_in_tracers_given_out_before(tracer_provider: TracerProvider) -> None:
+    first, second = InMemorySpanExporter(), InMemorySpanExporter()
+    tracer_provider.add_span_processor(SimpleSpanProcessor(first))
+    tracer = tracer_provider.get_tracer("service")
+    assert [_otel.exporter_of(p) for p in _otel.span_processors(tracer_provider)] == [first]
+    _otel.set_span_processors(tracer_provider, [SimpleSpanProcessor(second)])
+    tracer.start_span("request").end()
+    assert [len(exporter.get_finished_spans()) for exporter in (first, second)] == [0, 1]
+
+
+def test_a_sampler_is_replaced_in_tracers_given_out_before_and_after() -> None:
+    provider = TracerProvider(sampler=ALWAYS_OFF, shutdown_on_exit=False)
+    before = provider.get_tracer("before")
+    _otel.set_sampler(provider, ALWAYS_ON)
+    assert before.start_span("request").is_recording()
+    assert provider.get_tracer("after").start_span("request").is_recording()
+
+
+@pytest.mark.parametrize("make", [TracerProvider, LoggerProvider])
+def test_a_resource_is_merged_into_a_finished_provider(make: Callable[..., TracerProvider | LoggerProvider]) -> None:
+    provider = make(resource=Resource({"service.name": "api"}), shutdown_on_exit=False)
+    _otel.update_resource(provider, Resource({"telemetry.distro.name": "caseyos-otel"}))
+    assert provider.resource.attributes == {"service.name": "api", "telemetry.distro.name": "caseyos-otel"}
+
+
+def test_the_exporter_behind_each_kind_of_processor_is_found() -> None:
+    logs, spans = InMemoryLogRecordExporter(), InMemorySpanExporter()
+    processors = [
+        (BatchLogRecordProcessor(logs), logs),
+        (SimpleLogRecordProcessor(logs), logs),
+        (BatchSpanProcessor(spans), spans),
+        (SimpleSpanProcessor(spans), spans),
+    ]
+    for processor, exporter in processors:
+        assert _otel.exporter_of(processor) is exporter
+        processor.shutdown()
+    assert _otel.exporter_of(SpanProcessor()) is None
+
+
+def test_the_current_span_and_context_are_those_of_the_api(tracer_provider: TracerProvider) -> None:
+    assert _otel._CONTEXT is not None  # the quick way, without `get_current`
+    assert _otel.current_span() is None
+    with tracer_provider.get_tracer("service").start_as_current_span("request") as span:
+        assert _otel.current_span() is span
+        assert _otel.current_context() is otel_context.get_current()
+        assert _otel.span_of(otel_context.get_current()) is span
+        within = contextvars.copy_context()
+    assert _otel.current_span() is None
+    assert _otel.span_of(_otel.context_within(within)) is span
+    assert _otel.context_within(contextvars.Context()) == {}
+    assert _otel.span_of(Context({"current-span": "no span"})) is None
+
+
+def test_the_parent_of_a_new_span_is_that_of_the_given_or_else_the_current_context(
+    tracer_provider: TracerProvider,
+) -> None:
+    tracer = tracer_provider.get_tracer("service")
+    assert _otel.parent_span(None) is None
+    assert _otel.parent_span(Context()) is None
+    other = tracer.start_span("another request")
+    with tracer.start_as_current_span("request") as current:
+        assert _otel.parent_span(None) is current
+        assert _otel.parent_span(trace.set_span_in_context(other, Context())) is other
+
+
+def test_instrumentation_is_suppressed_inside_the_block_alone() -> None:
+    with pytest.raises(ZeroDivisionError), _otel.suppressed_instrumentation():
+        assert not is_instrumentation_enabled()
+        raise ZeroDivisionError
+    assert is_instrumentation_enabled()
+
+
+def test_the_sdk_is_set_up_with_the_name_of_the_stock_http_exporter() -> None:
+    from opentelemetry.sdk._configuration import _import_exporters  # what a wrong name would fail in
+
+    _, _, logs = _import_exporters([], [], [_otel.OTLP_EXPORTER])
+    assert list(logs.values()) == [OTLPLogExporter]
+
+
+@pytest.mark.parametrize("status", [200, 400, 503])
+def test_request_bytes_go_through_the_stock_exporter_and_its_answer_comes_back(
+    status: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.CRITICAL)
+    request = RequestEncoder({"service.name": "api"}, "scope", "1", "").encode([event("signal_received")])
+    with OtlpReceiver() as receiver:
+        exporter = OTLPLogExporter(f"{receiver.endpoint}/v1/logs", timeout=0.5, headers={"x-key": "k"})
+        if status != 200:
+            receiver.answers.append(status)
+        assert _otel.post_otlp(exporter, request) == (status == 200, status)
+    received = receiver.requests[0]
+    assert (received.path, received.body) == ("/v1/logs", request)
+    assert received.headers["x-key"] == "k"
+    assert received.headers["content-type"] == "application/x-protobuf"
+
+
+def test_the_exporter_of_spans_sends_bytes_just_so() -> None:
+    with OtlpReceiver() as receiver:
+        exporter = OTLPSpanExporter(f"{receiver.endpoint}/v1/traces", timeout=0.5)
+        assert _otel.post_otlp(exporter, b"") == (True, 200)
+    assert receiver.requests[0].path == "/v1/traces"
+
+
+def test_nobody_there_is_no_status(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.CRITICAL)
+    with OtlpReceiver() as receiver:
+        endpoint = receiver.endpoint
+    assert _otel.post_otlp(OTLPLogExporter(f"{endpoint}/v1/logs", timeout=0.5), b"") == (False, None)
