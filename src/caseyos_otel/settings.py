@@ -121,6 +121,7 @@ def _otel_boolean(text: str) -> bool:
 
 
 def _database(text: str) -> str:
+    text = text.strip("\"'")  # platforms whose variables are written in quotes hand the quotes on
     if text.partition("://")[0].partition("+")[0].lower() not in ("sqlite", "postgres", "postgresql"):
         raise ValueError(text)
     return text
@@ -163,7 +164,10 @@ VARIABLES: tuple[Variable, ...] = (
         "Where outcomes and events are stored. Default: caseyos.db in the state directory.",
         secret=True,
     ),
+    Variable("CASEYOS_OTEL_MIGRATION_DATABASE_URL", "migration_database_url", _database, None, "a SQLite or PostgreSQL URL", "The same database as a role that may make and drop tables: for `db upgrade` and `retention run`. Default: CASEYOS_OTEL_DATABASE_URL.", secret=True),
     Variable("CASEYOS_OTEL_EVENT_STORE", "event_store", _choice("all", "outcomes"), "all", "all, outcomes", "all: a 90-day table `events` beside `outcome_events`; outcomes: only the latter."),
+    Variable("CASEYOS_OTEL_EVENT_RETENTION_DAYS", "event_retention_days", _count(0), 90, "days as a whole number; 0: keep", "Age at which `retention run` deletes rows of `events`."),
+    Variable("CASEYOS_OTEL_OUTCOME_RETENTION_DAYS", "outcome_retention_days", _count(0), 365, "days as a whole number; 0: keep", "Age at which it deletes rows of `outcome_events`; addresses in them become hashes at 90 days."),
     Variable("CASEYOS_OTEL_SPOOL_DIR", "spool_dir", Path, None, "a directory", "Where durable events wait for their destinations. Default: spool in the state directory."),
     Variable("CASEYOS_OTEL_SPOOL_SYNC", "spool_sync", _choice("none", "interval"), "interval", "none, interval", "Whether the spool is synced against power loss, in the background."),
     Variable("CASEYOS_OTEL_SAMPLING", "sampling", _choice("process", "collector", "off"), "process", "process, collector, off", "Who drops traces: this process, a Collector behind it (spans are annotated), or nobody."),
@@ -217,7 +221,10 @@ class Settings:
     log: str = "stdout"
     state_dir: Path = field(default_factory=_state_dir)
     database_url: str | None = field(default=None, repr=False)
+    migration_database_url: str | None = field(default=None, repr=False)
     event_store: str = "all"
+    event_retention_days: int = 90
+    outcome_retention_days: int = 365
     spool_dir: Path | None = None
     spool_sync: str = "interval"
     sampling: str = "process"
@@ -272,6 +279,11 @@ class Settings:
     def effective_database_url(self) -> str:
         """The database as the user wrote it, or the SQLite file in the state directory."""
         return self.database_url or f"sqlite:///{self.state_dir / 'caseyos.db'}"
+
+    @property
+    def owner_database_url(self) -> str:
+        """The database as the role that owns our tables sees it."""
+        return self.migration_database_url or self.effective_database_url
 
     @property
     def logs_endpoint(self) -> str | None:

@@ -23,7 +23,7 @@ from caseyos_otel.events.outcome import OutcomeReplyReceived
 from caseyos_otel.events.record import EventRecord
 from caseyos_otel.storage import schema
 from caseyos_otel.storage.engine import create, parse_url
-from caseyos_otel.storage.rows import outcome_row
+from caseyos_otel.storage.rows import row
 from caseyos_otel.storage.session import insert_through
 from caseyos_otel.storage.tables import outcome_events
 
@@ -67,7 +67,7 @@ class Tracked:
 
 
 def row_of(record: EventRecord) -> Mapping[str, Any]:
-    return outcome_row(record, record.values, datetime.now(UTC), lambda address: f"hash of {address}")
+    return row(record, record.values, datetime.now(UTC), lambda address: f"hash of {address}")
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Column, Engine, Integer, MetaData, Table, Text, inspect, text
 
 from caseyos_otel.errors import StorageError
-from caseyos_otel.storage import partitions, schema, tables
+from caseyos_otel.storage import drift, partitions, schema, tables
 from caseyos_otel.storage.engine import create, parse_url
 from caseyos_otel.storage.failure import StorageUnavailable
 
@@ -27,7 +27,10 @@ POSTGRESQL_CATALOG = """
     WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p', 'i', 'I')
     ORDER BY 1, 3
 """
-SQLITE_CATALOG = "SELECT type, name, tbl_name, sql FROM sqlite_master ORDER BY 1, 2"
+SQLITE_CATALOG = """
+    SELECT m.name, m.type, c.name, c.type, c."notnull", c.pk, CASE m.type WHEN 'index' THEN m.sql END
+    FROM sqlite_master m, pragma_table_xinfo(m.name) c ORDER BY 1, 3
+"""
 
 
 @pytest.fixture
@@ -58,7 +61,17 @@ def test_declared_tables_equal_all_migrations(engine: Engine) -> None:
         tables.metadata.drop_all(connection)
         tables.metadata.create_all(connection)
     assert catalog(engine) == migrated
-    assert {row[0] for row in migrated} >= {"events", "outcome_events"} or engine.dialect.name == "sqlite"
+    assert {row[0] for row in migrated} >= {"events", "outcome_events", "caseyos_otel_retention"}
+    assert drift.differences(engine) == [
+        f"events: partition {name} is missing" for name in _partitions_of_migrations(engine)
+    ]
+
+
+def _partitions_of_migrations(engine: Engine) -> list[str]:
+    if engine.dialect.name == "sqlite":
+        return []
+    months = partitions.wanted([], datetime.now(UTC).date())
+    return sorted({partitions.DEFAULT, partitions.ONCE_PER} | {partitions.name_of(month) for month in months})
 
 
 def _ours(_object: object, name: str | None, type_: str, reflected: bool, _compare_to: object) -> bool:
@@ -73,6 +86,51 @@ def test_upgrading_again_changes_nothing(engine: Engine) -> None:
     schema.upgrade(engine)
     assert (schema.current(engine), schema.is_current(engine)) == (schema.head(), True)
     assert catalog(engine) == before
+
+
+def test_an_empty_database_lacks_every_table_and_a_migrated_one_differs_in_nothing(engine: Engine) -> None:
+    assert drift.differences(engine) == [f"{t.name}: the table is missing" for t in tables.metadata.sorted_tables]
+    schema.upgrade(engine)
+    assert drift.differences(engine) == []
+
+
+DRIFTS = {
+    "DROP INDEX ix_events_deal_id": "events: index ix_events_deal_id is missing",
+    "DROP INDEX ix_events_trace_id; CREATE INDEX ix_events_trace_id ON events (span_id)": "events: index ix_events_trace_id "
+    "is on (span_id), should be on (trace_id) where trace_id is not null",
+    "ALTER TABLE outcome_events DROP COLUMN span_id": "outcome_events: column span_id is missing",
+    "ALTER TABLE outcome_events DROP COLUMN on_time; ALTER TABLE outcome_events ADD COLUMN on_time INTEGER": "outcome_events: "
+    "column on_time has type INTEGER, should be BOOLEAN",
+    "ALTER TABLE outcome_events RENAME COLUMN client TO account": "outcome_events: column client is missing",
+}
+
+
+@pytest.mark.parametrize("change", DRIFTS)
+def test_what_somebody_changed_is_told_by_its_name(engine: Engine, change: str) -> None:
+    schema.upgrade(engine)
+    with engine.begin() as connection:
+        for statement in change.split("; "):
+            connection.execute(text(statement))
+    assert drift.differences(engine) == [DRIFTS[change]]
+
+
+def test_what_somebody_added_is_no_drift_unless_it_keeps_rows_out(postgresql_url: str) -> None:
+    engine = create(parse_url(postgresql_url))
+    schema.upgrade(engine)
+    with engine.begin() as connection:
+        connection.execute(text("CREATE INDEX theirs ON outcome_events (client)"))
+        connection.execute(
+            text("ALTER TABLE outcome_events ADD COLUMN note text, ADD COLUMN seen boolean NOT NULL DEFAULT true")
+        )
+    assert drift.differences(engine) == []
+    with engine.begin() as connection:
+        connection.execute(text("ALTER TABLE outcome_events ADD COLUMN owner text NOT NULL"))
+        connection.execute(text("DROP TABLE events_once_per"))
+    assert drift.differences(engine) == [
+        "outcome_events: column owner is not ours, may not be null and has no default: no row can be stored",
+        "events: partition events_once_per is missing",
+    ]
+    engine.dispose()
 
 
 def test_processes_that_migrate_at_once_all_succeed(database_url: str) -> None:
@@ -141,7 +199,7 @@ def test_on_postgresql_events_has_its_partitions(postgresql_url: str) -> None:
     schema.upgrade(engine)
     months = partitions.wanted([], datetime.now(UTC).date())
     with engine.connect() as connection:
-        names = set(connection.scalars(partitions._CHILDREN))
+        names = partitions.names(connection)
     assert names == {"events_default", "events_once_per"} | {partitions.name_of(month) for month in months}
     engine.dispose()
 
@@ -150,7 +208,7 @@ def test_rows_of_a_month_move_from_the_default_partition_to_their_own(postgresql
     engine = create(parse_url(postgresql_url))
     schema.upgrade(engine)
     month, later = sorted(partitions.wanted([], datetime.now(UTC).date()))
-    ids = {partitions._first_id(month): "events_default", partitions._first_id(later): partitions.name_of(later)}
+    ids = {partitions.first_id(month): "events_default", partitions.first_id(later): partitions.name_of(later)}
     place = text("SELECT event_id::text, tableoid::regclass::text FROM events ORDER BY 1")
     with engine.begin() as connection:
         connection.execute(text(f"DROP TABLE {partitions.name_of(month)}"))
@@ -237,7 +295,7 @@ def test_ours_may_run_in_the_middle_of_a_hosts_migration(tmp_path: Path, sqlite_
     alembic.command.upgrade(config, "head")
     host = create(parse_url(f"sqlite:///{tmp_path}/host.db"))
     assert inspect(host).get_table_names() == ["alembic_version", "deals"]
-    assert set(inspect(ours).get_table_names()) == {"events", "outcome_events", schema.VERSION_TABLE}
+    assert set(inspect(ours).get_table_names()) == {*tables.metadata.tables, schema.VERSION_TABLE}
 
 
 def test_a_hosts_own_table_of_our_name_stays_its_own() -> None:

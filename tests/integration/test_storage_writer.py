@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -119,6 +120,48 @@ def test_what_is_written_twice_is_stored_once(engine: Engine, record_of: Make) -
     writer.write([*records, *records, record_of(REPLY), record_of(DISMISSED)])
     assert (count(engine, outcome_events), count(engine, events)) == (4, 4)
     assert {event_id: rows_of(engine, outcome_events)[event_id] for event_id in first} == first
+
+
+@pytest.mark.parametrize("revision", sorted(schema._revisions_since(schema.WRITABLE_FROM)))
+def test_this_release_writes_to_every_schema_that_it_calls_writable(
+    engine: Engine, record_of: Make, revision: str
+) -> None:
+    """Migrations expand first. That the release before writes to this schema can be tested from the second one on."""
+    schema.upgrade(engine, revision)
+    assert schema.is_writable(engine)
+    writer = Writer(engine, event_store="all", disclose=lambda r: r.values, pseudonym=pseudonym)
+    writer.write([record_of(REPLY), record_of(DISMISSED)])
+    schema.upgrade(engine)
+    writer.write([record_of(REPLY), record_of(DISMISSED)])
+    with engine.connect() as connection:
+        stored = {t.name: connection.scalar(text(f"SELECT count(*) FROM {t.name}")) for t in (outcome_events, events)}
+    assert stored == {"outcome_events": 2, "events": 2}
+
+
+def test_a_database_without_our_tables_is_not_writable(engine: Engine) -> None:
+    assert not schema.is_writable(engine)
+
+
+def test_a_released_writer_holds_no_connection_and_opens_one_to_write(postgresql_url: str, record_of: Make) -> None:
+    engine, onlooker = create(parse_url(postgresql_url)), create(parse_url(postgresql_url))
+    writer = writer_for(engine)
+    writer.write([record_of(REPLY)])
+    # autocommit: a transaction sees the activity of its first look throughout
+    with onlooker.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        others = text(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+        assert connection.scalar(others) == 1
+        writer.release()
+        for _ in range(100):  # the server takes a moment to see it go
+            if connection.scalar(others) == 0:
+                break
+            time.sleep(0.02)
+        assert connection.scalar(others) == 0
+    writer.write([record_of(REPLY)])
+    assert count(engine, outcome_events) == 2
+    engine.dispose()
+    onlooker.dispose()
 
 
 def test_two_writers_with_the_same_events_store_each_once(engine: Engine, record_of: Make) -> None:
@@ -264,7 +307,7 @@ def test_rows_go_to_the_partition_of_their_id(postgresql_url: str, record_of: Ma
     last_month = (this_month.replace(day=1) - (partitions.following(this_month) - this_month)).replace(day=1)
     ids = {
         partitions.name_of(this_month): record_of(DISMISSED).event_id,
-        partitions.name_of(last_month): partitions._first_id(last_month),
+        partitions.name_of(last_month): partitions.first_id(last_month),
         "events_once_per": "00000000-0000-8123-8123-0123456789ab",
         "events_default": "00bcdefa-0000-7000-8000-000000000000",
     }

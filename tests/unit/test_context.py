@@ -75,6 +75,17 @@ def test_a_local_root_has_a_trail_and_its_descendants_share_it(tracer: Tracer, w
     assert len(woken) == 3
 
 
+@pytest.mark.swallows
+def test_a_mistake_of_ours_does_not_reach_who_starts_a_span() -> None:
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(TrailSpanProcessor(fail))
+    with provider.get_tracer("service").start_as_current_span("request") as span:
+        assert span.is_recording()
+
+
 def test_an_empty_trail_is_shared_too(tracer: Tracer) -> None:
     with tracer.start_as_current_span("request"):
         with tracer.start_as_current_span("child"):
@@ -242,6 +253,7 @@ def test_propagated_fields_travel_in_baggage_and_local_ones_win(monkeypatch: pyt
     monkeypatch.setattr(context, "propagate", True)
     with bind(recommendation_id="r1", attempt=3):
         assert baggage.get_all() == {"caseyos.recommendation_id": "r1", "caseyos.attempt": "3"}
+        assert bound_fields() == {"recommendation_id": "r1", "attempt": 3}  # not the text of the baggage
         bare = contextvars.Context()
         incoming = {"caseyos.recommendation_id": "of the caller", "caseyos.user_id": "casey", "tenant": "acme"}
 

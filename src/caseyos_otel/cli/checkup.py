@@ -6,12 +6,13 @@ import os
 import tempfile
 import urllib.error
 import urllib.request
+from datetime import UTC, datetime
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Final, TypedDict
 
 from caseyos_otel import settings
-from caseyos_otel.errors import CaseyosOtelError
+from caseyos_otel.errors import CaseyosOtelError, Unavailable
 from caseyos_otel.pipeline import announcement, status
 from caseyos_otel.settings import VARIABLES, Settings, Variable
 
@@ -44,6 +45,9 @@ def examine() -> Report:
         {"name": d.name, "on": d.on, "why": d.why, "result": _try(d.name, in_force) if d.on else _off()}
         for d in in_force.destinations()
     ]
+    if any(d["name"] == "outcomes" and d["result"]["state"] == "ok" for d in destinations):
+        kept = f"events {in_force.event_retention_days}, outcomes {in_force.outcome_retention_days} days"
+        destinations.append({"name": "retention", "on": True, "why": kept, "result": _retention(in_force)})
     spool = _spool(in_force)
     destinations.append({"name": "spool", "on": True, "why": "durable events", "result": spool})
     broken = [*in_force.problems]
@@ -117,24 +121,45 @@ def _log(in_force: Settings) -> Result:
 
 
 def _outcomes(in_force: Settings) -> Result:
-    from sqlalchemy import text
-
-    from caseyos_otel.storage import engine, schema
+    from caseyos_otel.storage import engine, health, schema
 
     try:
         url = engine.parse_url(in_force.effective_database_url)
         opened = engine.create(url)
-        with opened.connect() as connection:
-            connection.execute(text("select 1"))
         shown = _masked(url.render_as_string())
-        if opened.dialect.name != "sqlite" and not schema.is_current(opened):
+        if not schema.is_current(opened):
+            if opened.dialect.name == "sqlite":  # made, and migrated, at first use
+                return _ok(shown)
             return _broken(f"{shown}: our tables are missing or old", "run `caseyos-otel db upgrade`")
+        if astray := health.read(opened).default_rows:
+            return _broken(
+                f"{shown}: {astray} rows of events are in the default partition",
+                "run `caseyos-otel db upgrade` with a role that may make tables; what stays has an id from a wrong clock",
+            )
         return _ok(shown)
+    except Unavailable as error:
+        return _broken(str(error), "start the database, or mend CASEYOS_OTEL_DATABASE_URL")
     except CaseyosOtelError as error:
         return _broken(str(error), "set CASEYOS_OTEL_DATABASE_URL to a SQLite or PostgreSQL database")
-    except Exception as error:
-        said = str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
-        return _broken(f"the database does not answer: {said}", "start it, or mend CASEYOS_OTEL_DATABASE_URL")
+
+
+def _retention(in_force: Settings) -> Result:
+    """Only asked where the database answers."""
+    from caseyos_otel.privacy import retention
+    from caseyos_otel.storage import engine, health, schema
+
+    opened = engine.create(engine.parse_url(in_force.effective_database_url))
+    if not schema.is_current(opened):
+        return _ok("nothing is stored yet")
+    now = datetime.now(UTC)
+    policy = retention.Policy.of(in_force.event_retention_days, in_force.outcome_retention_days, now)
+    said = health.read(opened)
+    last = "never" if said.last_retention is None else f"{(now - said.last_retention).total_seconds() / 3600:.0f} h ago"
+    if (waiting := retention.late(opened, policy, said, now)) is not None:
+        return _broken(
+            f"last run: {last}; rows are {waiting.days} days over their time", "run `caseyos-otel retention run` daily"
+        )
+    return _ok(f"last run: {last}")
 
 
 def _sentry(in_force: Settings) -> Result:

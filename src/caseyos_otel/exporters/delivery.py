@@ -19,6 +19,8 @@ from caseyos_otel.events.record import EventRecord
 BATCH: Final = 512
 MEMORY: Final = 20_000
 """Best-effort events a destination may owe; beyond, the oldest is dropped as `destination_full`."""
+IDLE_AFTER_S: Final = 10.0
+"""A destination that has had nothing to do for so long is told, and told again as often: it lets go of its connection."""
 _FIRST_PAUSE_S: Final = 0.5
 _LONGEST_PAUSE_S: Final = 30.0
 
@@ -68,6 +70,7 @@ class Delivery:
         wants: Callable[[EventRecord], bool],
         set_aside: Callable[[EventRecord, str], None],
         interval_s: float,
+        on_idle: Callable[[], None] | None = None,
     ) -> None:
         self.name = name
         self.health = Health()
@@ -77,6 +80,7 @@ class Delivery:
         self._wants = wants
         self._set_aside = set_aside
         self._interval_s = interval_s
+        self._on_idle = on_idle
         self._memory: deque[EventRecord] = deque()
         self._pause_s = 0.0
         self._reset()
@@ -90,6 +94,7 @@ class Delivery:
         self._served = 0
         self._clean = True
         self._settled: set[str] = set()
+        self._busy_at = time.monotonic()
         self._exporting = threading.Lock()
         self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -163,6 +168,13 @@ class Delivery:
             self._hurry.wait(self._pause_s or self._interval_s)
             self._hurry.clear()
             self._pass(self._asked)
+            if self._on_idle is not None and time.monotonic() - self._busy_at >= IDLE_AFTER_S:
+                self._rest(self._on_idle)
+
+    def _rest(self, on_idle: Callable[[], None]) -> None:
+        self._busy_at = time.monotonic()
+        with diagnostics.guard(f"resting {self.name}"), self._exporting, _otel.suppressed_instrumentation():
+            on_idle()
 
     def _pass(self, asked: int) -> bool:
         """Deliver until nothing is left or the destination is away; whether nothing is left."""
@@ -233,6 +245,7 @@ class Delivery:
         return [record for record in records if record.event_id not in self._settled]
 
     def _send(self, records: Sequence[EventRecord]) -> None:
+        self._busy_at = time.monotonic()
         try:
             self._export(records)
             self.health.delivered += len(records)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final
 
 from caseyos_otel.errors import StorageError, Unavailable
 from caseyos_otel.events.record import EventRecord
@@ -11,7 +12,10 @@ from caseyos_otel.events.record import EventRecord
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
+    from caseyos_otel.storage.health import Health
     from caseyos_otel.storage.writer import Writer
+
+LOOK_EVERY_S: Final = 600.0
 
 
 class OutcomesDestination:
@@ -32,6 +36,10 @@ class OutcomesDestination:
         self._disclose = disclose
         self._pseudonym = pseudonym
         self._writer: Writer | None = None
+        self._engine: Engine | None = None
+        self._look_at = 0.0
+        self.health: Health | None = None
+        """What the database said when it was last looked at, every ten minutes; None where it did not say."""
 
     def export(self, records: Sequence[EventRecord]) -> None:
         """Store records, each once.
@@ -43,10 +51,28 @@ class OutcomesDestination:
         if self._writer is None:
             self._writer = self._connect()
         self._writer.write(records)
+        self._look()
+
+    def idle(self) -> None:
+        """Close the connection: there is nothing to write."""
+        if self._writer is not None:
+            self._look()
+            self._writer.release()
 
     def after_fork(self) -> None:
         """A child opens a connection of its own."""
-        self._writer = None
+        self._writer = self._engine = self.health = None
+
+    def _look(self) -> None:
+        if self._engine is None or monotonic() < self._look_at:
+            return
+        from caseyos_otel.storage import health
+
+        self._look_at = monotonic() + LOOK_EVERY_S
+        try:
+            self.health = health.read(self._engine)
+        except StorageError:  # a schema before it was remembered, or a role that may not read: nothing is said
+            self.health = None
 
     def _connect(self) -> Writer:
         from caseyos_otel.storage import engine
@@ -56,6 +82,8 @@ class OutcomesDestination:
             opened = engine.create(engine.parse_url(self._url))
         except StorageError as refused:
             raise Unavailable(str(refused)) from refused
+        self._engine = opened
+        self._look_at = 0.0
         return Writer(
             opened,
             event_store=self._event_store,
@@ -70,5 +98,5 @@ def _make_ready(engine: Engine) -> None:
 
     if engine.dialect.name == "sqlite":
         schema.upgrade(engine)
-    elif not schema.is_current(engine):
+    elif not schema.is_writable(engine):
         raise Unavailable("the database lacks our tables: run `caseyos-otel db upgrade`")

@@ -35,8 +35,10 @@ from caseyos_otel.spool.problem import Problem, SpoolUnavailable
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import SpanProcessor
 
+    from caseyos_otel.exporters.outcomes import OutcomesDestination
     from caseyos_otel.exporters.sentry.client import SentryDestination
     from caseyos_otel.sampling.policy import Decision
+    from caseyos_otel.storage.health import Health
 
 Export = Callable[[Sequence[EventRecord]], None]
 
@@ -99,7 +101,7 @@ class Destinations:
         context.isolation_scope = request_scope()
         return made
 
-    def _make_outcomes(self) -> Any:
+    def _make_outcomes(self) -> OutcomesDestination:
         from caseyos_otel.exporters.outcomes import OutcomesDestination
 
         return OutcomesDestination(
@@ -126,14 +128,20 @@ class Destinations:
     def _deliveries(self) -> list[Delivery]:
         made = []
         if self._outcomes is not None:
-            made.append(self._delivery("outcomes", self._outcomes.export, lambda record: True))
+            made.append(self._delivery("outcomes", self._outcomes.export, lambda record: True, self._outcomes.idle))
         if self._sentry is not None:
             made.append(self._delivery("sentry", self._sentry.export, lambda record: record.failure))
         if self._otlp is not None:
             made.append(self._delivery("otlp", self._otlp.export, lambda record: True))
         return made
 
-    def _delivery(self, name: str, export: Export, wants: Callable[[EventRecord], bool]) -> Delivery:
+    def _delivery(
+        self,
+        name: str,
+        export: Export,
+        wants: Callable[[EventRecord], bool],
+        on_idle: Callable[[], None] | None = None,
+    ) -> Delivery:
         return Delivery(
             name,
             export,
@@ -142,7 +150,12 @@ class Destinations:
             wants=wants,
             set_aside=self._set_aside.rejected,
             interval_s=self._settings.flush_interval_ms / 1000,
+            on_idle=on_idle,
         )
+
+    def database_health(self) -> Health | None:
+        """What the database said when it was last looked at."""
+        return None if self._outcomes is None else self._outcomes.health
 
     def span_processors(self) -> list[SpanProcessor]:
         """Processors that export spans to our destinations."""

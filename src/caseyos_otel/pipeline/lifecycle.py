@@ -109,11 +109,11 @@ def configure(**overrides: Any) -> None:
 
 
 def initialize(in_force: Settings, **kwargs: Any) -> None:
-    """Set up OpenTelemetry's SDK as its variables say; what they leave open is OTLP over HTTP where an endpoint is set."""
+    """Set up OpenTelemetry's SDK as its variables say; what they leave open is OTLP where an endpoint is set."""
     with guard("setting up OpenTelemetry"):
         attributes = {**announcement.resource_attributes(), **(kwargs.pop("resource_attributes", None) or {})}
         names = {
-            f"{signal}_exporter_names": [_otel.OTLP_EXPORTER]
+            f"{signal}_exporter_names": [_otlp_exporter(in_force, signal)]
             for signal in ("trace", "metric", "log")
             if in_force.wants_otlp_by_default(signal)
         }
@@ -121,6 +121,12 @@ def initialize(in_force: Settings, **kwargs: Any) -> None:
             _otel.initialize_sdk()
         else:
             _otel.initialize_sdk(resource_attributes=attributes, **names, **kwargs)
+
+
+def _otlp_exporter(in_force: Settings, signal: str) -> str:
+    """The stock exporter's name: `otlp` alone would mean gRPC where no variable says so, and ours is HTTP."""
+    protocol = in_force.logs_protocol if signal == "log" else in_force.otlp_protocol
+    return "otlp_proto_grpc" if protocol == "grpc" else _otel.OTLP_EXPORTER
 
 
 def flush(timeout: float = 5.0) -> bool:

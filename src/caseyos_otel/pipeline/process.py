@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry import metrics
@@ -18,6 +19,7 @@ from caseyos_otel.events.record import EventRecord
 from caseyos_otel.instrumentation import track as tracking
 from caseyos_otel.pipeline import announcement, status
 from caseyos_otel.pipeline.destinations import Destinations
+from caseyos_otel.pipeline.gauges import observe_database
 from caseyos_otel.settings import Settings
 
 if TYPE_CHECKING:
@@ -125,7 +127,9 @@ class Pipeline:
         from caseyos_otel.processors.measure import Measure
         from caseyos_otel.processors.redact import Redact
 
-        measure = Measure(metrics.get_meter(announcement.SCOPE, announcement.version()))
+        meter = metrics.get_meter(announcement.SCOPE, announcement.version())
+        observe_database(meter, self.destinations.database_health)
+        measure = Measure(meter)
         return EventChain(
             steps=(Redact(self.destinations.disclosure), measure),
             sinks=self.destinations.sinks(),
@@ -171,10 +175,14 @@ class Pipeline:
                 return
             self._running = True
             announcement.say(self.settings, self.notes)
-            if self.settings.emit != "inline":
-                self.worker.start()
-            for delivery in self.destinations.deliveries:
-                delivery.start()
+            # An empty context: sentry-sdk hands a thread the scope of who starts it, and that is some request's.
+            Context().run(self._start_threads)
+
+    def _start_threads(self) -> None:
+        if self.settings.emit != "inline":
+            self.worker.start()
+        for delivery in self.destinations.deliveries:
+            delivery.start()
 
     def _drain(self) -> None:
         self.worker.drain(5.0)

@@ -17,6 +17,12 @@ LOCK: Final = 0x0CA5E705
 MONTHS_BACK: Final = 3
 """How far back a late event still gets a month of its own: what is older is past its retention."""
 
+DEFAULT: Final = "events_default"
+"""Holds what fits no other partition. A month whose rows are in it cannot be dropped whole: it should be empty."""
+
+ONCE_PER: Final = "events_once_per"
+"""Holds the events of `track(…, once_per=)`, whose ids begin with time zero."""
+
 _CHILDREN: Final = text(
     "SELECT child.relname FROM pg_inherits JOIN pg_class child ON child.oid = inhrelid "
     "WHERE inhparent = to_regclass('events')"
@@ -43,13 +49,27 @@ def wanted(event_ids: Iterable[str], today: date) -> set[date]:
     """
     now = today.replace(day=1)
     ahead = following(now)
-    months = {month for event_id in event_ids if (month := month_of(event_id)) is not None}
+    # ids of one minute begin alike: each beginning is looked at once, at its first and its last moment
+    beginnings = {event_id[:8] for event_id in event_ids}
+    ends = (f"{beginning}-{end}" for beginning in beginnings for end in ("0000", "ffff"))
+    months = {month for end in ends if (month := month_of(end)) is not None}
     return {now, ahead} | {month for month in months if _age(month, now) in range(MONTHS_BACK + 1)}
 
 
 def name_of(month: date) -> str:
     """Like `events_2026_11`."""
     return f"events_{month:%Y_%m}"
+
+
+def month_named(name: str) -> date | None:
+    """The month of the partition of this name; None for the two that have none."""
+    year, _, month = name.removeprefix("events_").partition("_")
+    return date(int(year), int(month), 1) if year.isdigit() and month.isdigit() else None
+
+
+def names(connection: Connection) -> set[str]:
+    """Of all partitions there are."""
+    return set(connection.scalars(_CHILDREN))
 
 
 def ensure(engine: Engine, months: Iterable[date]) -> bool:
@@ -81,7 +101,7 @@ def _make(connection: Connection, months: set[date]) -> None:
     # nobody may add rows of the month to the default partition between their move and the attaching
     connection.execute(text("LOCK TABLE events_default"))
     for month in sorted(months - _present(connection)):
-        _make_one(connection, name_of(month), _first_id(month), _first_id(following(month)))
+        _make_one(connection, name_of(month), first_id(month), first_id(following(month)))
 
 
 def _make_one(connection: Connection, name: str, low: str, high: str) -> None:
@@ -93,15 +113,15 @@ def _make_one(connection: Connection, name: str, low: str, high: str) -> None:
 
 
 def _present(connection: Connection) -> set[date]:
-    names = [name.removeprefix("events_") for name in connection.scalars(_CHILDREN)]
-    return {date(int(name[:4]), int(name[5:]), 1) for name in names if name[:4].isdigit() and name[5:].isdigit()}
+    return {month for name in names(connection) if (month := month_named(name)) is not None}
 
 
 def _age(month: date, now: date) -> int:
     return (now.year - month.year) * 12 + now.month - month.month
 
 
-def _first_id(month: date) -> str:
+def first_id(month: date) -> str:
+    """The lowest id of a month; also the bound between two partitions."""
     milliseconds = int(datetime(month.year, month.month, 1, tzinfo=UTC).timestamp() * 1000)
     digits = f"{milliseconds:012x}"
     return f"{digits[:8]}-{digits[8:]}-0000-0000-000000000000"

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,12 +33,18 @@ LOCK_TIMEOUT_S: Final = 30
 _OURS: Final = re.compile(rf"(?:{'|'.join(metadata.tables)}|{VERSION_TABLE}|events_(?:default|once_per|\d{{4}}_\d\d))")
 
 
-def upgrade(engine: Engine) -> None:
+WRITABLE_FROM: Final = "0001"
+"""The oldest revision that this release can write to: migrations expand first, and what they add is written a release
+later (docs/storage.md). Only a migration that takes something away moves it."""
+
+
+def upgrade(engine: Engine, to: str = "head") -> None:
     """Bring the tables to this release, and on PostgreSQL make the partitions of this month and the next.
 
     Safe in several processes at once; needs no right to make tables where nothing is to do.
 
-    A schema of a newer release stays as it is: releases are made to work on the next one's schema.
+    `to` is an older revision to stop at. A schema of a newer release stays as it is: releases are made to work on the
+    next one's schema.
 
     Raises:
         StorageUnavailable: the database cannot be reached, or another process holds the lock for too long.
@@ -46,9 +53,9 @@ def upgrade(engine: Engine) -> None:
     try:
         if not is_current(engine):
             with engine.connect() as connection, _exclusive(connection):
-                _migrate(connection)
+                _migrate(connection, to)
         if engine.dialect.name == "postgresql":
-            partitions.ensure(engine, partitions.wanted((), datetime.now(UTC).date()))
+            partitions.ensure(engine, partitions.wanted(_astray(engine), datetime.now(UTC).date()))
     except exc.DBAPIError as error:
         raise _explained(error) from None
 
@@ -70,6 +77,16 @@ def is_current(engine: Engine) -> bool:
     """Whether this database has all that this release needs: its own revision, or that of a newer release."""
     revision = current(engine)
     return revision is not None and (revision == head() or not _known(revision))
+
+
+def is_writable(engine: Engine) -> bool:
+    """Whether this release can store events in this database: true of a schema that is a release behind or ahead, too.
+
+    Raises:
+        StorageUnavailable: the database cannot be reached.
+    """
+    revision = current(engine)
+    return revision is not None and (not _known(revision) or revision in _revisions_since(WRITABLE_FROM))
 
 
 def head() -> str:
@@ -97,12 +114,20 @@ def include_object(
     return not (only_in_database and _OURS.fullmatch(name or ""))
 
 
-def _migrate(connection: Connection) -> None:
+def _migrate(connection: Connection, to: str) -> None:
     """Under the lock: what another process has done in the meantime is seen here."""
     if _current(connection) is None:
         _refuse_foreign(connection)
-    context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE, "fn": _steps})
+    steps = partial(_steps, to)
+    context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE, "fn": steps})
     context.run_migrations(op=Operations(context))
+
+
+def _astray(engine: Engine) -> list[str]:
+    """How the ids in the default partition begin, whose months may be made now; nothing where this role may not look."""
+    with suppress(exc.ProgrammingError), engine.connect() as connection:
+        return list(connection.scalars(text(f"SELECT DISTINCT left(event_id::text, 8) FROM {partitions.DEFAULT}")))  # noqa: S608  # ours
+    return []
 
 
 def _exclusive(connection: Connection) -> AbstractContextManager[object]:
@@ -124,17 +149,21 @@ def _current(connection: Connection) -> str | None:
     return revision
 
 
-def _steps(heads: Iterable[str], _context: MigrationContext) -> list[RevisionStep]:
+def _steps(to: str, heads: Iterable[str], _context: MigrationContext) -> list[RevisionStep]:
     scripts = _scripts()
     applied = next(iter(heads), "base")
     if applied != "base" and not _known(applied):
         return []
-    revisions = list(scripts.iterate_revisions("head", applied))
+    revisions = list(scripts.iterate_revisions(to, applied))
     return [MigrationStep.upgrade_from_script(scripts.revision_map, revision) for revision in reversed(revisions)]
 
 
 def _scripts() -> ScriptDirectory:
     return ScriptDirectory(str(Path(__file__).with_name("migrations")))
+
+
+def _revisions_since(oldest: str) -> set[str]:
+    return {script.revision for script in _scripts().iterate_revisions("head", oldest, inclusive=True)}
 
 
 def _known(revision: str) -> bool:

@@ -1,4 +1,4 @@
-"""The two tables, and the column types that give the same values back from both databases."""
+"""The tables, and the column types that give the same values back from both databases."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from sqlalchemy import (
     JSON,
+    BigInteger,
     Boolean,
     Column,
     DateTime,
@@ -94,8 +95,9 @@ outcome_events: Final = Table(
     Column("reply_sentiment", Text),
     Column("on_time", Boolean),
     *_origin(),
+    Column("anonymised_at", UtcDateTime),
 )
-"""Outcomes, kept for a year: what a recommendation led to."""
+"""Outcomes, kept for a year: what a recommendation led to. `anonymised_at`: since when no address in it is plain."""
 
 events: Final = Table(
     "events",
@@ -110,6 +112,16 @@ events: Final = Table(
 )
 """Everything else, kept for 90 days. On PostgreSQL partitioned by the time in `event_id` (see `partitions`)."""
 
+retention_runs: Final = Table(
+    "caseyos_otel_retention",
+    metadata,
+    Column("finished_at", UtcDateTime, primary_key=True),
+    Column("events_deleted", BigInteger, nullable=False),
+    Column("outcomes_anonymised", BigInteger, nullable=False),
+    Column("outcomes_deleted", BigInteger, nullable=False),
+)
+"""One row a run of `caseyos-otel retention run`, for a year."""
+
 
 def _index(table: Table) -> None:
     Index(f"ix_{table.name}_event_occurred_at", table.c.event, table.c.occurred_at)
@@ -121,3 +133,5 @@ def _index(table: Table) -> None:
 
 _index(outcome_events)
 _index(events)
+_plain: Final = outcome_events.c.anonymised_at.is_(None)
+Index("ix_outcome_events_not_anonymised", outcome_events.c.occurred_at, postgresql_where=_plain, sqlite_where=_plain)

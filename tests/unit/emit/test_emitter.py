@@ -113,15 +113,16 @@ def test_a_full_queue_costs_an_outcome_its_place_in_the_queue_not_in_the_spool(s
     emitter = Emitter(EventQueue(capacity=1))
     emitter.spool = spooling(spool)
 
-    def full(event: str) -> int:
-        return drops.snapshot().get(("queue_full", "", event), 0)
+    def full() -> tuple[int, ...]:
+        asked = (("queue_full", "log", "outcome_deal_advanced"), ("queue_full", "", "signal_received"))
+        return tuple(drops.snapshot().get(key, 0) for key in asked)
 
-    before = full("outcome_deal_advanced"), full("signal_received")
+    before = full()
     emitter.emit(SIGNAL, {})
     emitter.emit(DEAL, {"deal_id": "d1"})
     emitter.emit(SIGNAL, {})
     assert [record.values["deal_id"] for record in in_segments(spool)] == ["d1"]
-    assert (full("outcome_deal_advanced"), full("signal_received")) == (before[0] + 1, before[1] + 1)
+    assert full() == (before[0] + 1, before[1] + 1)
     assert [record.declaration for record in queued(emitter)] == [SIGNAL]
 
 

@@ -26,6 +26,11 @@ FOREVER_S = 3600.0
 """An interval that never passes: what happens is what a test asks for."""
 
 
+def assert_set(event: threading.Event) -> None:
+    """Wait until a test lets go."""
+    assert event.wait(20)
+
+
 class Destination:
     """Takes records unless told otherwise; `arrived` holds the signal ids of what it took, in order."""
 
@@ -161,6 +166,20 @@ def test_what_a_destination_does_not_want_is_passed(rig: Rig, destination: Desti
     assert again.arrived == []
 
 
+def test_a_spool_to_which_nothing_was_added_is_not_read_again(rig: Rig, destination: Destination) -> None:
+    delivery, reads = rig.deliver_to(destination), []
+    reader: Any = delivery._reader
+    read = reader.read
+    reader.read = lambda *limits: (reads.append(1), read(*limits))[1]
+    assert delivery.flush(5)
+    reads.clear()
+    assert delivery.flush(5)
+    assert reads == []
+    rig.append("d1")
+    assert delivery.flush(5)
+    assert destination.arrived == ["d1"]
+
+
 # -- away ------------------------------------------------------------------------------------------------------------
 
 
@@ -211,7 +230,7 @@ def test_a_destination_that_says_when_to_come_again_is_heeded(rig: Rig, destinat
 
 def test_a_destination_that_is_down_delays_only_itself(rig: Rig, destination: Destination) -> None:
     released, stuck = threading.Event(), Destination()
-    stuck.before = lambda ids: None if released.wait(20) else None
+    stuck.before = lambda ids: assert_set(released)
     slow, quick = rig.deliver_to(stuck, "slow"), rig.deliver_to(destination, "quick")
     slow.start()
     quick.start()
@@ -361,13 +380,16 @@ def test_a_running_thread_delivers_by_itself_and_starts_once(rig: Rig, destinati
 
 def test_flush_gives_up_at_its_deadline(rig: Rig, destination: Destination) -> None:
     released = threading.Event()
-    destination.before = lambda ids: None if released.wait(20) else None
+    destination.before = lambda ids: assert_set(released)
     delivery = rig.deliver_to(destination)
     delivery.start()
     offer(delivery, "m1")
     assert not delivery.flush(0.05)
     released.set()
     assert delivery.flush(10)
+    destination.away = Unavailable("no answer")
+    offer(delivery, "m2")
+    assert not delivery.flush(10)
 
 
 def test_our_own_requests_make_no_spans(rig: Rig, destination: Destination) -> None:

@@ -7,7 +7,7 @@ import json
 import math
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -264,6 +264,15 @@ def test_a_child_does_not_write_what_its_parent_has_rendered(make: Make, tmp_pat
     assert not (tmp_path / "events.jsonl").exists()
 
 
+@pytest.fixture
+def _often_switched() -> Iterator[None]:
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("_often_switched")
 def test_threads_that_render_and_flush_at_once_lose_and_double_nothing(make: Make, tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     log = make(str(path))

@@ -42,9 +42,7 @@ class Bus:
         self.kept: list[int] = []
         self.flushed: list[float] = []
         self.behind = Behind()
-        self.chain = EventChain(
-            (), [("test", self.events.append)], self.promoted.append, self.kept.append, self._flush
-        )
+        self.chain = EventChain((), [("test", self.events.append)], self.promoted.append, self.kept.append, self._flush)
         self.provider = LoggerProvider(shutdown_on_exit=False)
         self.provider.add_log_record_processor(self.chain)
         self.provider.add_log_record_processor(self.behind)
@@ -233,7 +231,7 @@ def test_a_step_may_end_an_event_s_way_or_put_another_in_its_place() -> None:
     seen: list[EventRecord] = []
     other = event("signal_processed")
     chain_of([lambda _: None], [("test", seen.append)]).process(event("signal_received"))
-    chain_of([lambda _: other], [("test", seen.append)]).process(event("signal_received"))
+    chain_of([lambda _: other, lambda record: record], [("test", seen.append)]).process(event("signal_received"))
     assert seen == [other]
 
 

@@ -82,9 +82,7 @@ def test_before_it_was_redacted_a_record_discloses_nothing_personal() -> None:
 @pytest.fixture
 def provider() -> Iterator[LoggerProvider]:
     made = LoggerProvider(resource=Resource({"service.name": "api"}), shutdown_on_exit=False)
-    made.add_log_record_processor(
-        EventChain([redact()], [], lambda _: None, lambda _: None, lambda _: True)
-    )
+    made.add_log_record_processor(EventChain([redact()], [], lambda _: None, lambda _: None, lambda _: True))
     yield made
     made.shutdown()
 
@@ -173,6 +171,9 @@ def test_a_stock_otlp_exporter_gets_other_records_alone(
 def test_any_other_exporter_or_processor_gets_everything() -> None:
     processor = SimpleLogRecordProcessor(InMemoryLogRecordExporter())
     assert foreign_only(processor) is processor
-    for module in ("opentelemetry.exporter.otlp.proto.http._log_exporter", "opentelemetry.exporter.otlp.proto.grpc._log_exporter"):
+    for module in (
+        "opentelemetry.exporter.otlp.proto.http._log_exporter",
+        "opentelemetry.exporter.otlp.proto.grpc._log_exporter",
+    ):
         imported = __import__(module, fromlist=["OTLPLogExporter"])
         assert isinstance(foreign_only(SimpleLogRecordProcessor(imported.OTLPLogExporter())), ForeignOnly)

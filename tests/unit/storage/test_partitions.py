@@ -5,7 +5,7 @@ from datetime import UTC, date, datetime
 import pytest
 import uuid_utils
 
-from caseyos_otel.storage.partitions import _first_id, following, month_of, name_of, wanted
+from caseyos_otel.storage.partitions import first_id, following, month_of, name_of, wanted
 
 TODAY = date(2026, 1, 23)
 
@@ -28,7 +28,7 @@ def test_an_id_without_a_time_has_no_month(event_id: str) -> None:
 
 
 def test_a_partition_holds_the_ids_of_its_month_and_no_others() -> None:
-    low, high = _first_id(date(2025, 12, 1)), _first_id(following(date(2025, 12, 1)))
+    low, high = first_id(date(2025, 12, 1)), first_id(following(date(2025, 12, 1)))
     assert low <= id_of(2025, 12, 1) < id_of(2025, 12, 31) < high <= id_of(2026, 1, 1)
     assert name_of(date(2025, 12, 1)) == "events_2025_12"
 

@@ -10,10 +10,16 @@ import pytest
 from caseyos_otel.events.action import ActionExecuted
 from caseyos_otel.events.field import Privacy
 from caseyos_otel.events.model import Event, optional, required
-from caseyos_otel.events.outcome import OutcomeDeliverableShipped, OutcomeMeetingBooked, OutcomeReplyReceived
+from caseyos_otel.events.outcome import (
+    OutcomeDealAdvanced,
+    OutcomeDeliverableShipped,
+    OutcomeMeetingBooked,
+    OutcomeReplyReceived,
+)
 from caseyos_otel.events.recommendation import RecommendationAccepted
 from caseyos_otel.events.record import EventRecord
-from caseyos_otel.storage.rows import MAX_INDEXED, event_row, outcome_row
+from caseyos_otel.storage.rows import EVENT_COLUMNS, MAX_INDEXED, OUTCOME_COLUMNS
+from caseyos_otel.storage.rows import row as row_of
 from caseyos_otel.storage.tables import events, outcome_events
 
 Make = Callable[..., EventRecord]
@@ -38,7 +44,7 @@ def pseudonym(address: str) -> str:
 
 
 def outcome_of(record: EventRecord, values: dict[str, Any] | None = None) -> dict[str, Any]:
-    return outcome_row(record, record.values if values is None else values, RECEIVED, pseudonym)
+    return row_of(record, record.values if values is None else values, RECEIVED, pseudonym)
 
 
 def test_an_outcome_fills_its_columns(record: Make) -> None:
@@ -131,7 +137,7 @@ def test_an_event_nests_its_group_and_knows_whether_it_failed(record: Make) -> N
         ActionExecuted,
         {"action_id": "a", "action_type": "send_email", "success": False, "metadata": {"recipient": "j@acme.example"}},
     )
-    row = event_row(executed, executed.values, RECEIVED, pseudonym)
+    row = row_of(executed, executed.values, RECEIVED, pseudonym)
     assert (row["failure"], row["action_id"], row["contact_hash"]) == (True, "a", "hash of j@acme.example")
     assert row["properties"] == {
         "action_type": "send_email",
@@ -154,8 +160,30 @@ def test_an_id_too_long_for_an_index_is_whole_in_properties(record: Make) -> Non
     assert row["properties"] == {"draft_id": "x" * 5000}
 
 
-def test_rows_and_tables_have_the_same_columns(record: Make) -> None:
+def test_rows_have_the_columns_of_their_table_in_its_order(record: Make) -> None:
     accepted = record(RecommendationAccepted, {"user_id": "casey"})
-    row = event_row(accepted, accepted.values, RECEIVED, pseudonym)
-    assert set(row) == set(events.columns.keys())
-    assert set(outcome_of(record(OutcomeReplyReceived))) == set(outcome_events.columns.keys())
+    assert list(row_of(accepted, accepted.values, RECEIVED, pseudonym)) == list(EVENT_COLUMNS)
+    assert list(outcome_of(record(OutcomeReplyReceived))) == list(OUTCOME_COLUMNS)
+    assert list(EVENT_COLUMNS) == events.columns.keys()
+    assert [*OUTCOME_COLUMNS, "anonymised_at"] == outcome_events.columns.keys()
+
+
+def test_a_number_that_its_column_cannot_hold_exactly_is_a_property(record: Make) -> None:
+    row = outcome_of(record(OutcomeDealAdvanced, {"pipeline_value": 2**53 + 1}))
+    assert (row["pipeline_value"], row["properties"]) == (None, {"pipeline_value": 2**53 + 1})
+
+
+def test_what_is_no_number_is_left_out(record: Make) -> None:
+    advanced = record(OutcomeDealAdvanced)
+    row = outcome_of(advanced, {**advanced.values, "pipeline_value": float("nan")})
+    assert (row["pipeline_value"], row["properties"]) == (None, {})
+
+
+def test_each_row_names_the_service_of_its_own_resource(record: Make) -> None:
+    resources = ({"service.name": "api"}, {"service.name": "worker", "deployment.environment": "test"}, None)
+    made = [outcome_of(record(OutcomeReplyReceived, resource=resource)) for resource in resources]
+    assert [(row["service_name"], row["environment"]) for row in made] == [
+        ("api", None),
+        ("worker", "test"),
+        (None, None),
+    ]

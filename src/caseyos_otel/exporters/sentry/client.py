@@ -18,7 +18,7 @@ from sentry_sdk.utils import event_from_exception
 from caseyos_otel.context import TrailEntry
 from caseyos_otel.diagnostics import drops
 from caseyos_otel.events.record import EventRecord
-from caseyos_otel.exporters.sentry import payloads, scope, sdk
+from caseyos_otel.exporters.sentry import payloads, scope, sdk, surroundings
 from caseyos_otel.exporters.sentry.scope import FailureScope, FailureScopes, HostErrors, Render
 from caseyos_otel.exporters.sentry.stacktrace import MECHANISM
 from caseyos_otel.exporters.sentry.transport import DESTINATION, SynchronousTransport, parse_dsn
@@ -168,8 +168,17 @@ class SentryDestination:
 
     def _follow(self, host: Any) -> None:
         self._transport = SynchronousTransport(self._parsed_dsn, host.options)
-        self._issues = sdk.own_client(self._dsn, self._transport, host.options, _as_recorded)
+        self._issues = sdk.own_client(self._dsn, self._transport, host.options, self._minimised, _as_recorded)
         self._host = host
+
+    def _minimised(self, then: sdk.Hook | None) -> sdk.Hook:
+        """A `before_send` that minimises what was added to an issue; the service's own hook runs after it."""
+
+        def before_send(event: Any, hint: Any) -> Any:
+            event = surroundings.minimised(event, self._disclose_text)
+            return event if then is None else then(event, hint)
+
+        return before_send
 
 
 def _as_recorded(then: sdk.Hook | None) -> sdk.Hook:

@@ -13,10 +13,9 @@ if TYPE_CHECKING:
     from sentry_sdk.transport import Transport
 
 Hook = Callable[[Any, Any], Any]
-"""A `before_send_log`: the log and a hint, to the log or None."""
+"""A `before_send` or `before_send_log`: the event or log and a hint, to itself or None."""
 
 _CARRIED_OVER: Final = (
-    "before_send",
     "ca_certs",
     "cert_file",
     "custom_repr",
@@ -40,9 +39,14 @@ _CARRIED_OVER: Final = (
 """Options of the service's client that hold for our issues too."""
 
 
+_TELEMETRY_LOGGERS: Final = ("caseyos_otel", "opentelemetry.exporter.otlp.*")
+"""Trouble of telemetry is said in the log, never as an issue of the service."""
+
+
 def initialise(dsn: str, environment: str | None, release: str | None) -> Any:
     """Initialise sentry-sdk if the service has not; the client, or None where it was there already."""
-    ignore_logger("caseyos_otel")  # trouble of ours is said in the log, never as an issue of the service
+    for name in _TELEMETRY_LOGGERS:
+        ignore_logger(name)
     if sentry_sdk.is_initialized():
         return None
     sentry_sdk.init(
@@ -50,17 +54,22 @@ def initialise(dsn: str, environment: str | None, release: str | None) -> Any:
         environment=environment,
         release=release,
         include_local_variables=False,
+        max_request_body_size="never",
         integrations=_trace_link(),
     )
     return sentry_sdk.get_global_scope().client
 
 
 def own_client(
-    dsn: str, transport: Transport, options: Mapping[str, Any], before_send_log: Callable[[Hook | None], Hook]
+    dsn: str,
+    transport: Transport,
+    options: Mapping[str, Any],
+    before_send: Callable[[Hook | None], Hook],
+    before_send_log: Callable[[Hook | None], Hook],
 ) -> sentry_sdk.Client:
     """A client with the service's `options`, that sends everything by `transport` and has no integration of its own.
 
-    `before_send_log` is given the service's hook of that name, and returns the one to use.
+    `before_send` and `before_send_log` are given the service's hook of that name, and return the one to use.
     """
     carried = {name: options[name] for name in _CARRIED_OVER if options.get(name) is not None}
     sdk_name = SDK_INFO["name"]
@@ -73,6 +82,7 @@ def own_client(
             enable_backpressure_handling=False,
             spotlight=False,
             enable_logs=True,
+            before_send=before_send(options.get("before_send")),
             before_send_log=before_send_log(_before_send_log(options)),
             include_local_variables=False,
             **carried,

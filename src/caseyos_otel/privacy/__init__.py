@@ -1,0 +1,1 @@
+"""Whose it is: what is kept of a person, and for how long."""

@@ -1,0 +1,295 @@
+"""How long what is kept: old events and outcomes go, addresses in outcomes become hashes. In small steps, any number of times."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from typing import Any, Final
+
+from sqlalchemy import Connection, Engine, Table, column, delete, exc, func, select, text, update
+from sqlalchemy import table as named
+
+from caseyos_otel.events.registry import registry
+from caseyos_otel.privacy.anonymise import Pseudonym, anonymised
+from caseyos_otel.storage import partitions
+from caseyos_otel.storage.failure import first_line, translate
+from caseyos_otel.storage.health import Health
+from caseyos_otel.storage.tables import events, outcome_events, retention_runs
+
+ANONYMISE_AFTER_DAYS: Final = 90
+BATCH: Final = 500
+"""Rows a transaction: some milliseconds on either database."""
+LATE_AFTER: Final = timedelta(days=2)
+_RUNS_KEPT: Final = timedelta(days=365)
+_LOCK: Final = 0x0CA5E790
+"""Key of the advisory lock that one batch at a time holds: two runs at once never wait for each other's rows."""
+_TRIES_TO_DROP: Final = 10
+
+Progress = Callable[[int], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What goes before which moment; None keeps it for ever."""
+
+    events_before: datetime | None
+    outcomes_before: datetime | None
+    plain_before: datetime
+
+    @classmethod
+    def of(cls, event_days: int, outcome_days: int, now: datetime) -> Policy:
+        """`CASEYOS_OTEL_EVENT_RETENTION_DAYS`, `CASEYOS_OTEL_OUTCOME_RETENTION_DAYS` (0: keep), from `now` back."""
+        return cls(
+            now - timedelta(days=event_days) if event_days else None,
+            now - timedelta(days=outcome_days) if outcome_days else None,
+            now - timedelta(days=ANONYMISE_AFTER_DAYS),
+        )
+
+
+@dataclass(slots=True)
+class Report:
+    """What a run did, or would do."""
+
+    events_deleted: int = 0
+    outcomes_deleted: int = 0
+    outcomes_anonymised: int = 0
+    partitions_dropped: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def rows(self) -> int:
+        """Rows that went or changed."""
+        return self.events_deleted + self.outcomes_deleted + self.outcomes_anonymised
+
+
+def due(engine: Engine, policy: Policy) -> Report:
+    """What a run would do now. Changes nothing.
+
+    Raises:
+        StorageUnavailable: the database cannot be reached, or lacks our tables.
+    """
+    report = Report()
+    try:
+        with engine.connect() as connection:
+            report.partitions_dropped = _past(connection, policy.events_before)
+            # a month that goes whole may hold rows whose own time is later than that of their id
+            for name in report.partitions_dropped:
+                report.events_deleted += _count(connection, name) - _count(connection, name, policy.events_before)
+            if policy.events_before is not None:
+                report.events_deleted += _count(connection, events.name, policy.events_before)
+            if policy.outcomes_before is not None:
+                report.outcomes_deleted = _count(connection, outcome_events.name, policy.outcomes_before)
+            still = _not_anonymised(policy)
+            report.outcomes_anonymised = connection.scalar(select(func.count()).where(*still)) or 0
+    except exc.DBAPIError as error:
+        raise translate(error) from None
+    return report
+
+
+def run(engine: Engine, policy: Policy, pseudonym: Pseudonym, progress: Progress = lambda rows: None) -> Report:
+    """Do what is due. Each batch is a transaction of its own, and writers get as much time as it took.
+
+    `progress` gets the number of rows after each. What is interrupted goes on with the next run.
+
+    Raises:
+        StorageUnavailable: the database went away; what was done is done.
+    """
+    report = Report()
+    try:
+        _drop_past(engine, policy, report, progress)
+        for rows in _delete_old(engine, events, policy.events_before):
+            report.events_deleted += rows
+            progress(rows)
+        for rows in _delete_old(engine, outcome_events, policy.outcomes_before):
+            report.outcomes_deleted += rows
+            progress(rows)
+        for rows in _anonymise_old(engine, policy, pseudonym, report):
+            report.outcomes_anonymised += rows
+            progress(rows)
+        if engine.dialect.name == "postgresql":
+            partitions.ensure(engine, partitions.wanted((), datetime.now(UTC).date()))
+        _remember(engine, report)
+    except exc.DBAPIError as error:
+        raise translate(error) from None
+    return report
+
+
+def late(engine: Engine, policy: Policy, health: Health, now: datetime) -> timedelta | None:
+    """For how long a run has been due that did not happen, if that is more than two days; None otherwise.
+
+    Raises:
+        StorageUnavailable: the database cannot be reached, or lacks our tables.
+    """
+    if health.last_retention is not None and now - health.last_retention <= LATE_AFTER:
+        return None
+    try:
+        with engine.connect() as connection:
+            waiting = max(_overdue(connection, policy), default=timedelta(0))
+    except exc.DBAPIError as error:
+        raise translate(error) from None
+    return waiting if waiting > LATE_AFTER else None
+
+
+# -- whole months ------------------------------------------------------------------------------------------------
+
+
+def _past(connection: Connection, before: datetime | None) -> list[str]:
+    """Partitions whose month was over at that moment."""
+    if before is None or connection.dialect.name != "postgresql":
+        return []
+    months = {name: partitions.month_named(name) for name in partitions.names(connection)}
+    return sorted(n for n, month in months.items() if month is not None and _end(month) <= before)
+
+
+def _end(month: date) -> datetime:
+    after = partitions.following(month)
+    return datetime(after.year, after.month, 1, tzinfo=UTC)
+
+
+def _drop_past(engine: Engine, policy: Policy, report: Report, progress: Progress) -> None:
+    with engine.connect() as connection:
+        past = {name: _count(connection, name) for name in _past(connection, policy.events_before)}
+    for name, rows in past.items():
+        if refusal := _drop(engine, name):
+            report.notes.append(f"{name} is not dropped ({refusal}): its rows are deleted one by one")
+            continue
+        report.partitions_dropped.append(name)
+        report.events_deleted += rows
+        progress(rows)
+
+
+def _drop(engine: Engine, name: str) -> str:
+    """Drop a partition; why not, where it cannot be. Writers wait for the lock as we do: a fifth of a second at most."""
+    for attempt in range(_TRIES_TO_DROP):
+        try:
+            with engine.begin() as connection:
+                connection.execute(text("SET LOCAL lock_timeout = '200ms'"))
+                connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": partitions.LOCK})
+                connection.execute(text(f"DROP TABLE IF EXISTS {name}"))
+            return ""
+        except exc.OperationalError as error:
+            if getattr(error.orig, "sqlstate", None) != "55P03":  # lock_not_available
+                raise
+            refusal = "it is in use"
+            time.sleep(0.2 * (attempt + 1))
+        except exc.ProgrammingError as error:
+            return first_line(error)
+    return refusal
+
+
+# -- single rows -------------------------------------------------------------------------------------------------
+
+
+def _delete_old(engine: Engine, table: Table, before: datetime | None) -> Iterator[int]:
+    if before is None:
+        return
+    with engine.connect() as connection:
+        names = list(_names(connection, table))
+    for name in names:
+        old = select(table.c.event_id).where(table.c.event == name, table.c.occurred_at < before).limit(BATCH)
+        while True:
+            began = time.monotonic()
+            with _batch(engine) as connection:
+                ids = list(connection.scalars(old))
+                deleted = connection.execute(delete(table).where(table.c.event_id.in_(ids))).rowcount if ids else 0
+            if not deleted:
+                break
+            yield deleted
+            _let_others_write(began)
+
+
+def _names(connection: Connection, table: Table) -> Iterator[str]:
+    """The names of the events in a table, by steps through its index rather than by reading all of it."""
+    name = connection.scalar(select(func.min(table.c.event)))
+    while name is not None:
+        yield name
+        name = connection.scalar(select(func.min(table.c.event)).where(table.c.event > name))
+
+
+def _count(connection: Connection, name: str, before: datetime | None = None) -> int:
+    counted = named(name, column("occurred_at", events.c.occurred_at.type))
+    rows = select(func.count()).select_from(counted)
+    return connection.scalar(rows if before is None else rows.where(counted.c.occurred_at < before)) or 0
+
+
+@contextmanager
+def _batch(engine: Engine) -> Iterator[Connection]:
+    with engine.begin() as connection:
+        if connection.dialect.name == "postgresql":
+            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
+        yield connection
+
+
+def _let_others_write(began: float) -> None:
+    """SQLite has one writer at a time, and one that waits looks again after a tenth of a second."""
+    time.sleep(min(time.monotonic() - began, 0.1))
+
+
+# -- outcomes that stay ------------------------------------------------------------------------------------------
+
+
+def _not_anonymised(policy: Policy) -> tuple[Any, ...]:
+    """What is to be made anonymous and does not go altogether."""
+    moment = outcome_events.c.occurred_at
+    stays = () if policy.outcomes_before is None else (moment >= policy.outcomes_before,)
+    return (outcome_events.c.anonymised_at.is_(None), moment < policy.plain_before, *stays)
+
+
+def _anonymise_old(engine: Engine, policy: Policy, pseudonym: Pseudonym, report: Report) -> Iterator[int]:
+    old = select(outcome_events).where(*_not_anonymised(policy)).limit(BATCH)
+    while True:
+        began = time.monotonic()
+        with _batch(engine) as connection:
+            rows = connection.execute(old).mappings().all()
+            for row in rows:
+                _anonymise(connection, dict(row), pseudonym, report)
+        if not rows:
+            return
+        yield len(rows)
+        _let_others_write(began)
+
+
+def _anonymise(connection: Connection, row: Mapping[str, Any], pseudonym: Pseudonym, report: Report) -> None:
+    address = row["contact_email"]
+    if address is not None and pseudonym(address) != row["contact_hash"] and not report.notes:
+        report.notes.append(
+            "hashes made now differ from those made when the events were stored: set CASEYOS_OTEL_PII_KEY (or "
+            "CASEYOS_OTEL_STATE_DIR) here as in the service; contact_email became contact_hash all the same"
+        )
+    changed = anonymised(registry.get(row["event"]), row, pseudonym)
+    of_row = outcome_events.c.event_id == row["event_id"]
+    connection.execute(update(outcome_events).where(of_row).values(**changed, anonymised_at=datetime.now(UTC)))
+
+
+# -- what is remembered ------------------------------------------------------------------------------------------
+
+
+def _remember(engine: Engine, report: Report) -> None:
+    now = datetime.now(UTC)
+    row = {
+        "finished_at": now,
+        "events_deleted": report.events_deleted,
+        "outcomes_anonymised": report.outcomes_anonymised,
+        "outcomes_deleted": report.outcomes_deleted,
+    }
+    with engine.begin() as connection:
+        connection.execute(delete(retention_runs).where(retention_runs.c.finished_at < now - _RUNS_KEPT))
+        connection.execute(retention_runs.insert().values(row))
+
+
+def _overdue(connection: Connection, policy: Policy) -> Iterator[timedelta]:
+    """For how long the oldest row of each kind has been due."""
+    for table, before in ((events, policy.events_before), (outcome_events, policy.outcomes_before)):
+        if before is None:
+            continue
+        for name in list(_names(connection, table)):
+            oldest = connection.scalar(select(func.min(table.c.occurred_at)).where(table.c.event == name))
+            if oldest is not None:
+                yield before - oldest
+    plain = outcome_events.c.anonymised_at.is_(None)
+    oldest = connection.scalar(select(func.min(outcome_events.c.occurred_at)).where(plain))
+    if oldest is not None:
+        yield policy.plain_before - oldest

@@ -1,0 +1,227 @@
+"""`doctor`: what is in force and why, each destination tried for real, and how to mend what is broken."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from caseyos_otel.cli import checkup
+from caseyos_otel.pipeline import status
+from caseyos_otel.settings import VARIABLES
+from tests.integration.otlp_receiver import GrpcReceiver, OtlpReceiver
+from tests.integration.sentry_receiver import SentryReceiver
+from tests.unit.cli.conftest import Ran, Run
+
+GONE = "127.0.0.1:1"
+"""Nobody listens there."""
+
+
+@pytest.fixture(autouse=True)
+def _quick_and_quiet(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(checkup, "_TIMEOUT_S", 0.5)
+    caplog.set_level(logging.CRITICAL)
+
+
+@pytest.fixture
+def otlp() -> Iterator[OtlpReceiver]:
+    with OtlpReceiver() as made:
+        yield made
+
+
+@pytest.fixture
+def sentry() -> Iterator[SentryReceiver]:
+    with SentryReceiver() as made:
+        yield made
+
+
+def result(ran: Ran, name: str) -> dict[str, Any]:
+    [destination] = [d for d in ran.json["destinations"] if d["name"] == name]
+    return destination
+
+
+def row(ran: Ran, name: str) -> dict[str, str]:
+    [found] = [row for row in ran.json["configuration"] if row["name"] == name]
+    return found
+
+
+def test_with_no_setting_everything_works_and_the_exit_is_0(run: Run, state: Path) -> None:
+    ran = run("doctor", "--json")
+    assert ran.exit_code == 0
+    assert ran.json["broken"] == []
+    states = {d["name"]: (d["on"], d["result"]["state"]) for d in ran.json["destinations"]}
+    assert (
+        states.items()
+        >= {
+            "log": (True, "ok"),
+            "outcomes": (True, "ok"),
+            "sentry": (False, "off"),
+            "otlp": (False, "off"),
+            "spool": (True, "ok"),
+        }.items()
+    )
+    assert result(ran, "sentry")["why"] == "SENTRY_DSN is not set"
+    assert str(state / "caseyos.db") in result(ran, "outcomes")["result"]["detail"]
+    assert [row["name"] for row in ran.json["configuration"]] == [variable.name for variable in VARIABLES]
+
+
+def test_each_value_comes_with_its_source(run: Run, tmp_path: Path) -> None:
+    secret = tmp_path / "key"
+    secret.write_text("s3cret")
+    ran = run("doctor", "--json", CASEYOS_OTEL_SUCCESS_RATIO="0.5", CASEYOS_OTEL_PII_KEY_FILE=str(secret))
+    ratio, log, key = (row(ran, f"CASEYOS_OTEL_{name}") for name in ("SUCCESS_RATIO", "LOG", "PII_KEY"))
+    assert (ratio["value"], ratio["source"]) == ("0.5", "environment")
+    assert (log["value"], log["source"]) == ("stdout", "default")
+    assert (key["value"], key["source"]) == ("***", "file")
+
+
+def test_secrets_are_in_neither_form_of_the_report(run: Run, sentry: SentryReceiver) -> None:
+    environ = {
+        "CASEYOS_OTEL_PII_KEY": "hunter2-key",
+        "CASEYOS_OTEL_DATABASE_URL": f"postgresql://casey:hunter2-a@{GONE}/app?password=hunter2-b&user=u",
+        "SENTRY_DSN": sentry.dsn.replace("0123456789abcdef0123456789abcdef", "hunter2c0123"),
+        "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://casey:hunter2-d@{GONE}?token=hunter2-e",
+    }
+    for form in ([], ["--json"]):
+        ran = run("doctor", *form, **environ)
+        assert "hunter2" not in ran.stdout + ran.stderr
+        assert GONE in ran.stdout
+    assert row(ran, "CASEYOS_OTEL_DATABASE_URL")["value"] == f"postgresql://***@{GONE}/app?password=***&user=***"
+    assert row(ran, "OTEL_EXPORTER_OTLP_ENDPOINT")["value"] == f"http://***@{GONE}?token=***"
+
+
+def test_a_value_that_is_not_accepted_is_broken_and_told_with_what_is(run: Run) -> None:
+    ran = run("doctor", CASEYOS_OTEL_SAMPLING="sometimes")
+    assert ran.exit_code == 1
+    assert "! CASEYOS_OTEL_SAMPLING: 'sometimes' is not accepted; CASEYOS_OTEL_SAMPLING takes process" in ran.stdout
+
+
+@pytest.mark.parametrize("name", ["log", "outcomes", "spool"])
+def test_a_place_that_cannot_be_written_is_broken_and_the_variable_that_mends_it_is_named(
+    name: str, run: Run, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    below = tmp_path / "file" / "below"
+    variable, value = {
+        "log": ("CASEYOS_OTEL_LOG", str(below)),
+        "outcomes": ("CASEYOS_OTEL_DATABASE_URL", f"sqlite:///{below}"),
+        "spool": ("CASEYOS_OTEL_SPOOL_DIR", str(below)),
+    }[name]
+    ran = run("doctor", "--json", **{variable: value})
+    assert ran.exit_code == 1
+    found = result(ran, name)["result"]
+    assert found["state"] == "broken"
+    assert str(below) in found["detail"]
+    assert variable in found["mend"]
+    assert [text.partition(":")[0] for text in ran.json["broken"]] == [name]
+
+
+def test_a_log_file_and_stderr_work(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "logs" / "events.jsonl"
+    assert str(path) in result(run("doctor", "--json", CASEYOS_OTEL_LOG=str(path)), "log")["result"]["detail"]
+    assert "stderr" in result(run("doctor", "--json", CASEYOS_OTEL_LOG="stderr"), "log")["result"]["detail"]
+
+
+@pytest.mark.parametrize("host", [GONE, "no.such.host.invalid"])
+def test_a_database_that_does_not_answer_is_broken(host: str, run: Run) -> None:
+    ran = run("doctor", "--json", CASEYOS_OTEL_DATABASE_URL=f"postgresql://casey:hunter2@{host}/app")
+    found = result(ran, "outcomes")["result"]
+    assert (ran.exit_code, found["state"]) == (1, "broken")
+    assert host.partition(":")[0] in found["detail"]
+    assert "CASEYOS_OTEL_DATABASE_URL" in found["mend"]
+    assert "hunter2" not in ran.stdout
+
+
+def test_sentry_is_asked_for_real(run: Run, sentry: SentryReceiver) -> None:
+    ran = run("doctor", "--json", SENTRY_DSN=sentry.dsn)
+    assert (ran.exit_code, result(ran, "sentry")["result"]["state"]) == (0, "ok")
+    [(path, headers)] = sentry.requests
+    assert path == "/api/7/envelope/"
+    assert "sentry_key=0123456789abcdef0123456789abcdef" in {k.lower(): v for k, v in headers.items()}["x-sentry-auth"]
+    assert sentry.items == []  # nothing was reported
+    sentry.answers.append((403, {}))
+    refused = result(run("doctor", "--json", SENTRY_DSN=sentry.dsn), "sentry")["result"]
+    assert (refused["state"], refused["detail"]) == ("broken", "Sentry answered 403")
+    assert "SENTRY_DSN" in refused["mend"]
+
+
+@pytest.mark.parametrize(
+    ("dsn", "said"),
+    [("not a dsn", "is not a DSN"), (f"http://key@{GONE}/7", "does not answer"), ("http://key@h", "DSN")],
+)
+def test_a_dsn_that_is_wrong_or_leads_nowhere_is_broken(dsn: str, said: str, run: Run) -> None:
+    ran = run("doctor", "--json", SENTRY_DSN=dsn)
+    found = result(ran, "sentry")["result"]
+    assert (ran.exit_code, found["state"]) == (1, "broken")
+    assert said in found["detail"]
+    assert found["mend"]
+
+
+def test_otlp_is_asked_for_real(run: Run, otlp: OtlpReceiver) -> None:
+    environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": otlp.endpoint, "OTEL_EXPORTER_OTLP_HEADERS": "x-key=k"}
+    ran = run("doctor", "--json", **environ)
+    assert (ran.exit_code, result(ran, "otlp")["result"]["state"]) == (0, "ok")
+    [request] = otlp.requests
+    assert (request.path, request.headers["x-key"], request.body) == ("/v1/logs", "k", b"")
+    otlp.answers.append(401)
+    refused = result(run("doctor", "--json", **environ), "otlp")["result"]
+    assert refused["detail"] == f"{otlp.endpoint} answered 401"
+    assert "_HEADERS" in refused["mend"]
+
+
+def test_an_otlp_endpoint_where_nobody_is_is_broken(run: Run) -> None:
+    ran = run("doctor", "--json", OTEL_EXPORTER_OTLP_ENDPOINT=f"http://{GONE}")
+    found = result(ran, "otlp")["result"]
+    assert (ran.exit_code, found["state"], found["detail"]) == (1, "broken", f"http://{GONE} does not answer")
+
+
+def test_otlp_over_grpc_is_asked_for_real(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    with GrpcReceiver() as receiver:
+        monkeypatch.setattr(checkup, "_TIMEOUT_S", 10)
+        environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.endpoint, "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}
+        ran = run("doctor", "--json", **environ)
+        assert (ran.exit_code, result(ran, "otlp")["result"]["state"]) == (0, "ok")
+        assert len(receiver.metadata) == 1
+    monkeypatch.setattr(checkup, "_TIMEOUT_S", 0.5)
+    found = result(run("doctor", "--json", **environ), "otlp")["result"]
+    assert (found["state"], "http/protobuf" in found["mend"]) == ("broken", True)
+
+
+def test_what_stands_before_the_100_percent_is_told(run: Run) -> None:
+    plain = run("doctor", "--json").json["opentelemetry"]
+    chosen = run("doctor", "--json", OTEL_TRACES_SAMPLER="always_off", OTEL_PYTHON_DISTRO="distro").json[
+        "opentelemetry"
+    ]
+    assert any("no failure is lost" in line for line in plain)
+    assert any("OTEL_TRACES_SAMPLER=always_off stands before" in line for line in chosen)
+    assert any("OTEL_PYTHON_DISTRO=caseyos chooses ours" in line for line in chosen)
+
+
+def test_processes_of_this_hour_are_shown_with_what_they_dropped(run: Run, state: Path) -> None:
+    dropped = [
+        {"reason": "sampled", "destination": "sentry", "event": "signal_received", "n": 3},
+        {"reason": "sampled", "destination": "otlp", "event": "signal_received", "n": 4},
+    ]
+    status.write(state, {"pid": 4711, "queued": 2, "destinations": {}, "dropped": dropped, "notes": []})
+    [process] = run("doctor", "--json").json["processes"]
+    assert (process["pid"], process["queued"], process["dropped"]) == (4711, 2, {"sampled": 7})
+    assert "pid 4711: queued 2, dropped {'sampled': 7}" in run("doctor").stdout
+
+
+def test_the_text_says_what_the_json_says(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    environ = {"CASEYOS_OTEL_LOG": str(tmp_path / "file" / "x"), "CASEYOS_OTEL_SUCCESS_RATIO": "0.5"}
+    text, report = run("doctor", **environ), run("doctor", "--json", **environ).json
+    assert text.exit_code == 1
+    for row_ in report["configuration"]:
+        assert row_["name"] in text.stdout
+    for destination in report["destinations"]:
+        assert destination["why"] in text.stdout
+        assert destination["result"]["mend"] in text.stdout
+    assert [line for line in text.stdout.splitlines() if line.startswith("! ")] == [f"! {b}" for b in report["broken"]]
+    assert "0.5   [environment]" in text.stdout
+    json.dumps(report)
