@@ -30,8 +30,11 @@ class Variable:
 
     @property
     def also_as_file(self) -> bool:
-        """Whether the value may stand in a file that `<name>_FILE` names: secrets and URLs (DESIGN section 6)."""
-        return self.secret or self.accepted.endswith("URL")
+        """Whether the value may stand in a file that `<name>_FILE` names: secrets and URLs (DESIGN section 6).
+
+        Not for OpenTelemetry's own variables: its exporters read the plain ones, and would go elsewhere.
+        """
+        return self.secret and not self.name.startswith("OTEL_")
 
     @property
     def shown_default(self) -> str:

@@ -23,6 +23,9 @@ GOOD: dict[str, tuple[str, object]] = {
     "CASEYOS_OTEL_STATE_DIR": ("/state", Path("/state")),
     "CASEYOS_OTEL_DATABASE_URL": ("postgresql://a:b@db/c", "postgresql://a:b@db/c"),
     "CASEYOS_OTEL_EVENT_STORE": ("Outcomes", "outcomes"),
+    "CASEYOS_OTEL_MIGRATION_DATABASE_URL": ("postgresql://owner:p@h/d", "postgresql://owner:p@h/d"),
+    "CASEYOS_OTEL_EVENT_RETENTION_DAYS": ("30", 30),
+    "CASEYOS_OTEL_OUTCOME_RETENTION_DAYS": ("0", 0),
     "CASEYOS_OTEL_SPOOL_DIR": ("/spool", Path("/spool")),
     "CASEYOS_OTEL_SPOOL_SYNC": ("none", "none"),
     "CASEYOS_OTEL_SAMPLING": ("collector", "collector"),
@@ -63,6 +66,9 @@ GOOD: dict[str, tuple[str, object]] = {
 BAD: dict[str, list[str]] = {
     "CASEYOS_OTEL_EXPORTERS": ["log,kafka", ",", "none,log"],
     "CASEYOS_OTEL_DATABASE_URL": ["mysql://user:hunter2@db/name", "hunter2"],
+    "CASEYOS_OTEL_MIGRATION_DATABASE_URL": ["mysql://user:hunter2@db/name"],
+    "CASEYOS_OTEL_EVENT_RETENTION_DAYS": ["-1", "90d"],
+    "CASEYOS_OTEL_OUTCOME_RETENTION_DAYS": ["-1", "a year"],
     "CASEYOS_OTEL_EVENT_STORE": ["some"],
     "CASEYOS_OTEL_SPOOL_SYNC": ["always"],
     "CASEYOS_OTEL_SAMPLING": ["maybe"],
@@ -261,10 +267,7 @@ class TestFiles:
             "CASEYOS_OTEL_DATABASE_URL",
             "CASEYOS_OTEL_PII_KEY",
             "SENTRY_DSN",
-            "OTEL_EXPORTER_OTLP_ENDPOINT",
-            "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT",
-            "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
-            "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT",
+            "CASEYOS_OTEL_MIGRATION_DATABASE_URL",
         }
 
     def test_the_variable_itself_wins(self, tmp_path: Path) -> None:
@@ -313,7 +316,12 @@ class TestSecrets:
         )
 
     def test_what_is_secret(self) -> None:
-        assert {v.attribute for v in VARIABLES if v.secret} == {"database_url", "pii_key", "sentry_dsn"}
+        assert {v.attribute for v in VARIABLES if v.secret} == {
+            "database_url",
+            "migration_database_url",
+            "pii_key",
+            "sentry_dsn",
+        }
 
 
 class TestOverrides:

@@ -20,7 +20,7 @@ class Redact:
         minimise(record)
         record.disclose = self._values
         record.disclose_exception = self._exception
-        record.attributes = None  # `Logger.emit` has read them, before anything personal could be in them: made anew
+        record.attributes = None  # `Logger.emit` has set them to what they were before anything could be disclosed
         return record
 
     def _values(self, record: EventRecord) -> Mapping[str, Any]:

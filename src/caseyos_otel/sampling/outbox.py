@@ -40,10 +40,6 @@ class Outbox:
         """Hand the item over as soon as the lock is free."""
         self._at_once.append((item, route, decision))
 
-    def lose(self, n: int, route: Route) -> None:
-        """Count `n` items that are dropped together."""
-        self._losses[route.destination, route.event_name] += n
-
     def spill(self, n: int) -> int:
         """Let the first waiting items leave at once, at most `n`; how many they are."""
         spilled = self.take(n)

@@ -33,9 +33,6 @@ class Decision:
     threshold: int | None
     incomplete: bool = False
 
-    def __hash__(self) -> int:
-        return hash(self.reason)  # cached by the string; every decision is counted
-
     @property
     def failure(self) -> bool:
         """Whether a failure kept the trace; a collector's sampler is then asked to keep it too."""

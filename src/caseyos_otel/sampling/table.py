@@ -139,7 +139,9 @@ class TraceTable:
         self._outbox = Outbox()
         self._kept = KeptTraces(self._max_traces)
         self._dropped = DroppedTraces(8 * self._max_traces)
-        self._decisions: dict[Decision, int] = {}
+        self._decisions: Counter[tuple[bool, str]] = Counter()
+        self._dropped_by_chance = 0
+        self._lost_spans = 0
         self._evictions: Counter[str] = Counter()
         self._late: Counter[bool] = Counter()
         self._durations: list[float] = []
@@ -280,11 +282,7 @@ class TraceTable:
     def decisions(self) -> dict[tuple[bool, str], int]:
         """How many decisions kept (True) or dropped (False) a trace, by reason; `late_error` is a second one."""
         with self._lock:
-            made = list(self._decisions.items())
-        counts: Counter[tuple[bool, str]] = Counter()
-        for decision, n in made:
-            counts[decision.keep, decision.reason] += n
-        return dict(counts)
+            return self._decisions + Counter({(False, "probability"): self._dropped_by_chance})
 
     @property
     def evictions(self) -> dict[str, int]:
@@ -451,7 +449,7 @@ class TraceTable:
             del held[:n]
             if not (decision.keep or trace.has_records or self._spans.always):
                 self.limit += n
-                self._outbox.lose(n, self._spans)
+                self._lost_spans += n
                 continue
             for item in items:
                 item, route = item if type(item) is HeldRecord else (item, self._spans)
@@ -477,7 +475,10 @@ class TraceTable:
             self._settle(trace, "shutdown" if trace.open else "grace")
 
     def _remember(self, trace_id: int, decision: Decision) -> None:
-        self._decisions[decision] = self._decisions.get(decision, 0) + 1
+        if decision is self._by_chance.dropped:  # nearly always
+            self._dropped_by_chance += 1
+        else:
+            self._decisions[decision.keep, decision.reason] += 1
         if decision.keep:
             self._kept.add(trace_id, decision)
         else:
@@ -554,8 +555,10 @@ class TraceTable:
             waiting -= at_once
         with self._lock:
             losses = self._outbox.take_losses()
+            losses[SPANS, ""] += self._lost_spans
+            self._lost_spans = 0
             durations, self._durations = self._durations, []
-        for (destination, event_name), n in losses.items():
+        for (destination, event_name), n in (+losses).items():
             self._on_dropped("sampled", n, destination, event_name)
         if self.on_decided is not None:
             for seconds in durations:
