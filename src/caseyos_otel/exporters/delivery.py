@@ -21,6 +21,8 @@ MEMORY: Final = 20_000
 """Best-effort events a destination may owe; beyond, the oldest is dropped as `destination_full`."""
 IDLE_AFTER_S: Final = 10.0
 """A destination that has had nothing to do for so long is told, and told again as often: it lets go of its connection."""
+MISTAKES: Final = 3
+"""Unexpected exceptions in a row after which a batch is halved like a rejected one, so that it cannot stop the others."""
 _FIRST_PAUSE_S: Final = 0.5
 _LONGEST_PAUSE_S: Final = 30.0
 
@@ -83,6 +85,7 @@ class Delivery:
         self._on_idle = on_idle
         self._memory: deque[EventRecord] = deque()
         self._pause_s = 0.0
+        self._mistakes = 0
         self._reset()
 
     def _reset(self) -> None:
@@ -183,11 +186,12 @@ class Delivery:
             with self._exporting, _otel.suppressed_instrumentation():
                 while self._deliver_one():
                     pass
-            clean, self._pause_s = True, 0.0
+            clean, self._pause_s, self._mistakes = True, 0.0, 0
         except Unavailable as away:
             self._back_off(away)
         except Exception as error:
             self._pause_s = _FIRST_PAUSE_S
+            self._mistakes += 1
             drops.count("internal_error", destination=self.name)
             diagnostics.fault(f"delivery to {self.name} failed", error, key=self.name)
         with self._passed:
@@ -255,6 +259,11 @@ class Delivery:
             raise
         except Rejected as reason:
             self._bisect(records, reason)
+        except Exception as mistake:
+            # A mistake of ours, or of a driver, that comes again and again with the same records is one about them.
+            if self._mistakes < MISTAKES:
+                raise
+            self._bisect(records, Rejected(f"{type(mistake).__name__}: {mistake}"))
 
     def _bisect(self, records: Sequence[EventRecord], reason: Rejected) -> None:
         self._note(reason)

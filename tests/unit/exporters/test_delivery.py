@@ -314,6 +314,23 @@ def test_a_mistake_of_ours_keeps_what_is_durable_counts_what_is_not_and_goes_on(
 # -- bounds ----------------------------------------------------------------------------------------------------------
 
 
+def test_a_record_that_makes_the_same_mistake_again_and_again_is_set_aside_and_the_others_go_on(
+    rig: Rig, destination: Destination
+) -> None:
+    def trip(ids: list[str]) -> None:
+        if "bad" in ids:
+            raise ZeroDivisionError("about this very record")
+
+    destination.before = trip
+    delivery = rig.deliver_to(destination)
+    rig.append("s1", "bad", "s2")
+    for _ in range(deliveries.MISTAKES):
+        assert not delivery.flush(5)
+    assert delivery.flush(5)
+    assert destination.arrived == ["s1", "s2"]
+    assert rig.set_aside == [("bad", "somewhere: ZeroDivisionError: about this very record")]
+
+
 def test_memory_is_bounded_and_the_oldest_goes_first(
     rig: Rig, destination: Destination, dropped: Callable[[str], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
