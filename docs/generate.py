@@ -38,8 +38,8 @@ def main() -> int:
     if "--check" in sys.argv:
         sys.stderr.write("".join(f"docs/{name} is not up to date: run `make docs`\n" for name in stale))
         return 1 if stale else 0
-    for name in PAGES:
-        (HERE / name).write_text(PAGES[name](), "utf-8")
+    for name, make in PAGES.items():
+        (HERE / name).write_text(make(), "utf-8")
     return 0
 
 

@@ -7,11 +7,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from tests.contract.specification import PATH, Example, examples
 
 from caseyos_otel.events.field import FieldType
 from caseyos_otel.events.registry import SPECIFIED, Registry
 from caseyos_otel.exporters.structured_log import nested
+from tests.contract.specification import PATH, Example, examples
 
 EXAMPLES = examples()
 each_example = pytest.mark.parametrize("example", EXAMPLES, ids=[example.event for example in EXAMPLES])

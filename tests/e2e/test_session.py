@@ -54,7 +54,9 @@ print("after commit", flush(5))
     printed = [line if not line.startswith("{") else "event" for line in done.stdout.splitlines()]
     assert printed == ["before commit True", "event", "after commit True"]
     assert done.lines[0]["deal_id"] == "d1"
-    assert rows(state, "select deal_id, recommendation_id, pipeline_value from outcome_events") == [("d1", "r1", 50000.0)]
+    assert rows(state, "select deal_id, recommendation_id, pipeline_value from outcome_events") == [
+        ("d1", "r1", 50000.0)
+    ]
     assert rows(state, "select event_id from outcome_events") == [(done.lines[0]["event_id"],)]
 
 

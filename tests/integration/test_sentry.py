@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 import sentry_sdk
-from tests.integration.sentry_receiver import KEY, SentryReceiver
 
 from caseyos_otel.context import TrailEntry
 from caseyos_otel.diagnostics import drops
@@ -24,6 +23,7 @@ from caseyos_otel.exporters.sentry.client import SentryDestination
 from caseyos_otel.exporters.sentry.scope import FailureScopes, request_scope
 from caseyos_otel.redaction.disclosure import Disclosure
 from caseyos_otel.redaction.pseudonyms import Pseudonyms
+from tests.integration.sentry_receiver import KEY, SentryReceiver
 
 NOON = 1_769_169_600_000_000_000
 SECOND = 1_000_000_000

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 import sentry_sdk
-from tests.integration.bugsink import Bugsink, Stored
 
 from caseyos_otel.events.record import EventRecord
 from caseyos_otel.events.registry import Registry
 from caseyos_otel.exporters.sentry import scope
 from caseyos_otel.exporters.sentry.client import SentryDestination
 from caseyos_otel.exporters.sentry.scope import FailureScopes
+from tests.integration.bugsink import Bugsink, Stored
 
 TRACE_ID = 0x0AF7651916CD43DD8448EB211C80319C
 SPAN_ID = 0xB7AD6B7169203331

@@ -11,12 +11,12 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
-from tests.unit.events.hostile import HOSTILE, Colour, HostileText, Size
 
 from caseyos_otel.events.field import FieldType, Level
 from caseyos_otel.events.model import Bound, Declaration
 from caseyos_otel.events.schema import json_schema, specified
 from caseyos_otel.exporters.structured_log import nested
+from tests.unit.events.hostile import HOSTILE, Colour, HostileText, Size
 
 DECLARATIONS = specified()
 PLAIN = (str, int, float, bool, datetime, type(None))

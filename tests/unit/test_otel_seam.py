@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextvars
 import logging
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import pytest
 from opentelemetry import context as otel_context
@@ -22,11 +21,10 @@ from opentelemetry.sdk._logs.export import (
     SimpleLogRecordProcessor,
 )
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON
-from opentelemetry.trace import Link, SpanContext, Status, StatusCode
 
 from caseyos_otel import _otel
 from caseyos_otel.otlp.encode import RequestEncoder
@@ -109,61 +107,6 @@ def test_the_exporter_behind_each_kind_of_processor_is_found() -> None:
 
 SHOWN = ("name", "kind", "attributes", "events", "links", "status", "start_time", "end_time", "resource", "parent",
          "dropped_attributes", "dropped_events", "dropped_links", "instrumentation_scope")  # fmt: skip
-
-
-def ended(tracer_provider: TracerProvider, **more: Any) -> ReadableSpan:
-    ends: list[ReadableSpan] = []
-
-    class Noting(SpanProcessor):
-        def on_end(self, span: ReadableSpan) -> None:
-            ends.append(span)
-
-    tracer_provider.add_span_processor(Noting())
-    with tracer_provider.get_tracer("service").start_as_current_span("request", links=more.get("links")) as span:
-        span.set_attribute("tenant", "acme")
-        for name in more.get("events", ()):
-            span.add_event(name)
-        if "status" in more:
-            span.set_status(more["status"])
-    return ends[-1]
-
-
-def test_a_lightened_span_shows_what_it_showed(tracer_provider: TracerProvider) -> None:
-    span = ended(tracer_provider)
-    before = {name: getattr(span, name) for name in SHOWN}
-    before["attributes"] = dict(before["attributes"])
-    assert _otel.lighten(span) == {"tenant": "acme"}
-    assert (type(span._attributes), span._events, span._links) == (dict, (), ())  # it is lighter
-    assert {name: getattr(span, name) for name in SHOWN} == before
-    assert span.to_json()
-
-
-def test_what_must_be_looked_at_is_told_by_lighten_and_kept(tracer_provider: TracerProvider) -> None:
-    with_events = ended(tracer_provider, events=["exception"])
-    assert _otel.lighten(with_events) is None
-    assert [event.name for event in with_events.events] == ["exception"]
-    failed = ended(tracer_provider, status=Status(StatusCode.ERROR, "refused"))
-    assert _otel.lighten(failed) is None
-    assert failed.status.description == "refused"
-    linked = ended(tracer_provider, links=[Link(failed.get_span_context())])
-    assert _otel.lighten(linked) == {"tenant": "acme"}
-    assert len(linked.links) == 1
-
-
-def test_a_span_that_somebody_else_made_is_left_as_it_is() -> None:
-    assert _otel.lighten(ReadableSpan("made by hand")) is None
-
-
-def test_a_copy_differs_in_what_is_given_and_leaves_the_original_alone(tracer_provider: TracerProvider) -> None:
-    span = ended(tracer_provider, events=["exception"])
-    other = SpanContext(1, 2, is_remote=False)
-    copied = object.__new__(ReadableSpan)
-    _otel.copy_span(span, copied, other, {"tenant": "h_1"})
-    _otel.replace_texts(copied, [], Status(StatusCode.ERROR, "[secret]"))
-    assert (copied.context, copied.attributes, list(copied.events)) == (other, {"tenant": "h_1"}, [])
-    assert (copied.status.description, copied.name, copied.end_time) == ("[secret]", "request", span.end_time)
-    assert (span.attributes, [event.name for event in span.events]) == ({"tenant": "acme"}, ["exception"])
-    assert span.status.status_code is StatusCode.UNSET
 
 
 def test_the_current_span_and_context_are_those_of_the_api(tracer_provider: TracerProvider) -> None:

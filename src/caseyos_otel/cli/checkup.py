@@ -218,10 +218,11 @@ def _spool(in_force: Settings) -> Result:
 def _waiting(path: Path, in_force: Settings) -> str:
     from caseyos_otel.spool.status import pending
 
-    told = []
-    for destination in in_force.destinations():
-        if destination.on and (found := pending(path, destination.name)).records:
-            told.append(f"{found.records} for {destination.name}, the oldest for {found.oldest_age or 0:.0f} s")
+    told = [
+        f"{found.records} for {destination.name}, the oldest for {found.oldest_age or 0:.0f} s"
+        for destination in in_force.destinations()
+        if destination.on and (found := pending(path, destination.name)).records
+    ]
     return f"; waiting: {'; '.join(told)}" if told else ""
 
 

@@ -25,7 +25,7 @@ def offer_record(
 ) -> None:
     """Release a record if its trace is kept, hold it while its trace is undecided, count it as `sampled` otherwise.
 
-    A failure leaves in any case and keeps its trace. A record without a trace is decided by the hash of its event id.
+    A failure is released at once and keeps its trace. A record without a trace is decided by the hash of its event id.
 
     Args:
         table: The trace table that the spans of the same traces use.
@@ -37,7 +37,9 @@ def offer_record(
         destination: Whom a drop is counted for.
         event_name: Which event a drop is counted for.
     """
-    if failure or trace_id:
-        table.offer(trace_id, record, release, failure=failure, destination=destination, event_name=event_name)
+    if failure:
+        release(record, table.keep(trace_id))
+    elif trace_id:
+        table.offer(trace_id, record, release, destination=destination, event_name=event_name)
     else:
         table.offer_untraced(event_id, record, release, destination=destination, event_name=event_name)

@@ -8,12 +8,10 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor
-from opentelemetry.trace import StatusCode
 
 from caseyos_otel import diagnostics
-from caseyos_otel._otel import fields_of
-from caseyos_otel.events.failure import ERROR_TYPE, span_failed
-from caseyos_otel.sampling.held import HeldSpan, Redact, annotated, rebuilt, redacted
+from caseyos_otel.events.failure import span_failed
+from caseyos_otel.sampling.held import HeldSpan, Redact, annotated, hold, rebuilt
 from caseyos_otel.sampling.policy import Decision
 from caseyos_otel.sampling.table import TraceTable
 from caseyos_otel.sampling.trace import SPANS, Route
@@ -23,15 +21,7 @@ if TYPE_CHECKING:
 
 Mode = Literal["process", "collector", "off"]
 
-_EMPTY: Final = (SpanProcessor, BatchSpanProcessor, SimpleSpanProcessor)
-_EMPTY_ON_START: Final = frozenset(each.on_start for each in _EMPTY)
-_EMPTY_ON_ENDING: Final = frozenset(each._on_ending for each in _EMPTY)
-
-ERROR: Final = StatusCode.ERROR
-_hold: Final = tuple.__new__  # 0.5 µs less than calling HeldSpan
-
-SHUTDOWN_S: Final = 5.0
-"""What shutdown may spend on handing over what was still undecided."""
+_EMPTY_ON_START: Final = (SpanProcessor.on_start, BatchSpanProcessor.on_start, SimpleSpanProcessor.on_start)
 
 
 class TailSamplingSpanProcessor(SpanProcessor):
@@ -44,12 +34,8 @@ class TailSamplingSpanProcessor(SpanProcessor):
         wrapped: The processors that export.
         before: Called with every ended span before sampling, so that an event made from it can keep the trace.
         mode: `process`: kept traces leave. `collector`: every span leaves once its trace is decided, with the verdict
-            on it. `off`: every span leaves at once.
-        redact: Takes a text of a span that leaves (an attribute, also of its span events; the description of its
-            status) and returns what may leave.
-
-    Raises:
-        ValueError: the table has a span processor already.
+            on it. `off`: every span leaves at once, unchanged.
+        redact: Takes the attributes of a span that leaves and returns what may leave (not in mode `off`).
 
     Example:
         >>> from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter
@@ -68,75 +54,49 @@ class TailSamplingSpanProcessor(SpanProcessor):
         redact: Redact | None = None,
     ) -> None:
         self._table = table
-        self._traces = table.traces
-        self._idle = table.idle
-        self._ticket = table.ticket
-        self._clock = table.clock
-        self._most = table.max_trace_items
         self._wrapped = tuple(wrapped)
         self._starting = tuple(each for each in wrapped if type(each).on_start not in _EMPTY_ON_START)
-        self._ending = tuple(each for each in wrapped if type(each)._on_ending not in _EMPTY_ON_ENDING)
         self._before = before
         self._sampling = mode != "off"
         self._redact = redact
         self._rebuild = annotated if mode == "collector" else rebuilt
-        if self._sampling:
-            table.spans_go(Route(self._release, SPANS, always=mode == "collector"))
-
-    # Every span of the service pays for these three: no lock and no call that it can do without (see `Trace`).
+        self._route = Route(self._release, SPANS, always=mode == "collector")
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
         """Count the open span."""
-        trace = self._traces.get(span.get_span_context().trace_id)
-        if trace is not None:
-            trace.open.append(None)
-        elif self._sampling:
-            self._table.begin(span.get_span_context(), span.parent)
+        if self._sampling:
+            try:
+                self._table.span_started(span.get_span_context(), span.parent)
+            except Exception as error:
+                diagnostics.swallowed("counting a started span", error)
         for processor in self._starting:
             processor.on_start(span, parent_context)
 
-    def _on_ending(self, span: Span) -> None:
-        for processor in self._ending:
-            processor._on_ending(span)
-
     def on_end(self, span: ReadableSpan) -> None:
         """Hold the span, or let it follow its trace."""
-        if not self._sampling:
-            self._pass_on(span)
-            return
         if self._before is not None:
             self._call_before(span)
-        held = _hold(HeldSpan, fields_of(span))
-        if (held.events or held.status.status_code is ERROR or ERROR_TYPE in held.attributes) and span_failed(held):
-            self._table.end_failed(held)
+        context = span.get_span_context()
+        if context is None or not self._sampling:
+            self._export(span)
             return
-        trace = self._traces.get(held.trace_id)
-        if trace is None or len(trace.held) >= self._most:
-            self._table.end(held)
-            return
-        ticket = self._ticket()
-        if ticket >= self._table.limit:
-            self._table.make_room(ticket)
-        trace.held.append(held)
-        if trace.open:
-            trace.open.pop()
-        if not trace.open:
-            trace.idle_since = now = self._clock()
-            self._idle.append((now, trace))
-        if trace.decision is not None:
-            self._table.sweep(trace)
+        try:
+            held = hold(span, context)
+            failed = span_failed(held)  # type: ignore[arg-type] # it reads what HeldSpan has under the same names
+            self._table.span_ended(held, self._route, failed=failed)
+        except Exception as error:
+            diagnostics.swallowed("holding an ended span", error)
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
-        """Decide what is pending, then flush the wrapped processors. False if that did not end in time."""
+        """Decide what is pending, then flush the wrapped processors. False if one did not manage in time."""
         deadline = time.monotonic() + timeout_millis / 1000
-        left = self._table.flush(timeout_millis / 1000)
+        self._table.flush()
         results = [each.force_flush(_millis_until(deadline)) for each in self._wrapped]
-        return left and all(result is not False for result in results)
+        return all(result is not False for result in results)
 
     def shutdown(self) -> None:
         """Decide what is pending, then shut the wrapped processors down, which say themselves what comes too late."""
-        if not self._table.flush(SHUTDOWN_S):
-            self._table.abandon()
+        self._table.flush()
         self._sampling = False
         for processor in self._wrapped:
             processor.shutdown()
@@ -150,11 +110,6 @@ class TailSamplingSpanProcessor(SpanProcessor):
 
     def _release(self, held: HeldSpan, decision: Decision) -> None:
         self._export(self._rebuild(held, decision, self._redact))
-
-    def _pass_on(self, span: ReadableSpan) -> None:
-        if self._before is not None:
-            self._call_before(span)
-        self._export(span if self._redact is None else redacted(HeldSpan(*fields_of(span)), self._redact))
 
     def _export(self, span: ReadableSpan) -> None:
         for processor in self._wrapped:

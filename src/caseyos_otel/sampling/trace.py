@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from caseyos_otel.sampling import probability
 
 if TYPE_CHECKING:
     from opentelemetry.trace import SpanContext
 
-    from caseyos_otel.sampling.held import HeldSpan
     from caseyos_otel.sampling.policy import Decision
 
 
@@ -48,6 +47,23 @@ def upstream_of(context: SpanContext, parent: SpanContext | None, *, all_roots: 
     return Upstream(context.trace_flags.sampled, threshold)
 
 
+class EndedSpan(Protocol):
+    """What the table and the policies read of a span (the OpenTelemetry names)."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def context(self) -> SpanContext: ...
+    @property
+    def parent(self) -> SpanContext | None: ...
+    @property
+    def attributes(self) -> Mapping[str, Any]: ...
+    @property
+    def start_time(self) -> int | None: ...
+    @property
+    def end_time(self) -> int | None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Route:
     """Where something that waits for its trace's decision goes.
@@ -65,56 +81,32 @@ class Route:
     always: bool = False
 
 
-class HeldRecord(NamedTuple):
-    """A record that waits for its trace's decision."""
-
-    item: Any
-    route: Route
-
-
 class Trace:
-    """An undecided trace: its open local spans are counted, what has ended is held.
+    """An undecided trace: its open local spans are counted, what has ended is held."""
 
-    Callers append to `open` and `held` without a lock (one operation of a list is atomic); who holds the table's lock
-    takes out. Who has appended looks at `decision` afterwards: if it is made, nobody else may look here again.
-
-    Attributes:
-        open: One element for each open local span; a list, because a counter is not atomic.
-        held: `HeldSpan`s and `HeldRecord`s, in the order of their arrival.
-        has_records: Whether there are records among them.
-        first_seen, idle_since: Monotonic seconds; the latter counts while no local span is open.
-        decision: None until it is made.
-    """
-
-    __slots__ = (
-        "decision",
-        "failed",
-        "first_seen",
-        "has_records",
-        "held",
-        "idle_since",
-        "open",
-        "randomness",
-        "trace_id",
-        "upstream",
-    )
+    __slots__ = ("failed", "first_seen", "held", "idle_since", "open_spans", "randomness", "trace_id", "upstream")
 
     def __init__(self, trace_id: int, randomness: int, upstream: Upstream, now: float) -> None:
         self.trace_id = trace_id
         self.randomness = randomness
         self.upstream = upstream
-        self.open: list[None] = []
+        self.open_spans = 0
         self.first_seen = now
         self.idle_since = now
         self.failed = False
-        self.held: list[Any] = []
-        self.has_records = False
-        self.decision: Decision | None = None
+        self.held: list[tuple[Any, Route]] = []
+
+    def end_span(self, clock: Callable[[], float]) -> None:
+        """One open span fewer; a span whose start was not seen was never counted."""
+        self.open_spans -= 1
+        if self.open_spans <= 0:
+            self.open_spans = 0
+            self.idle_since = clock()
 
     @property
-    def spans(self) -> list[HeldSpan]:
+    def spans(self) -> list[EndedSpan]:
         """The spans that have ended, in the order of their end."""
-        return [item for item in tuple(self.held) if type(item) is not HeldRecord]
+        return [item for item, route in self.held if route.destination == SPANS]
 
     @property
     def duration_ms(self) -> float:

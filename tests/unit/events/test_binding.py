@@ -9,12 +9,12 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from tests.unit.events.hostile import HOSTILE, HostileText, Size
 
 from caseyos_otel.events.action import ActionExecuted, ActionMetadata
 from caseyos_otel.events.field import Privacy
 from caseyos_otel.events.model import Declaration, Event, optional, required
 from caseyos_otel.events.registry import Registry
+from tests.unit.events.hostile import HOSTILE, HostileText, Size
 
 
 class Mode(StrEnum):

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator, FormatChecker
-from tests.contract.specification import Example, examples
 
 from caseyos_otel.events.field import Level
 from caseyos_otel.events.model import Declaration
@@ -17,6 +16,7 @@ from caseyos_otel.events.record import EventRecord
 from caseyos_otel.events.registry import Registry
 from caseyos_otel.events.schema import json_schema, markdown, specified
 from caseyos_otel.exporters.structured_log import line
+from tests.contract.specification import Example, examples
 
 PAGE = Path(__file__).parents[3] / "docs" / "events.md"
 EXAMPLES = examples()
