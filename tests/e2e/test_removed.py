@@ -17,8 +17,6 @@ from tests.e2e.service import Server, environment, free_port
 EXAMPLE = Path(__file__).parents[2] / "examples" / "command_center"
 INSTALLED = Path(fastapi.__file__).parents[1]
 """The folder that packages are installed in."""
-
-
 INSTRUMENT = "import sys; from opentelemetry.instrumentation.auto_instrumentation import run; sys.exit(run())"
 """What `opentelemetry-instrument` is, for an interpreter that has no script of it."""
 
