@@ -64,7 +64,7 @@ def examine() -> Report:
 
 def _row(variable: Variable, in_force: Settings) -> dict[str, str]:
     value = getattr(in_force, variable.attribute)
-    if variable.also_as_file and value is not None:
+    if value is not None and (variable.secret or variable.accepted.endswith("URL")):
         value = _masked(str(value), variable.secret)
     if value is None and variable.attribute == "database_url":
         value = in_force.effective_database_url

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any, Final
 import sentry_sdk
 from sentry_sdk.client import SDK_INFO
 from sentry_sdk.integrations.logging import ignore_logger
+from sentry_sdk.transport import HttpTransport
+
+from caseyos_otel import _otel
 
 if TYPE_CHECKING:
     from sentry_sdk.transport import Transport
@@ -43,6 +46,15 @@ _TELEMETRY_LOGGERS: Final = ("caseyos_otel", "opentelemetry.exporter.otlp.*")
 """Trouble of telemetry is said in the log, never as an issue of the service."""
 
 
+class QuietTransport(HttpTransport):
+    """sentry-sdk's transport, whose requests make no spans: what telemetry sends is never sampled input."""
+
+    def _send_request(self, *args: Any, **kwargs: Any) -> None:
+        # sentry-sdk's name; where another version has another one, its requests are traced and nothing else changes
+        with _otel.suppressed_instrumentation():
+            super()._send_request(*args, **kwargs)
+
+
 def initialise(dsn: str, environment: str | None, release: str | None) -> Any:
     """Initialise sentry-sdk if the service has not; the client, or None where it was there already."""
     for name in _TELEMETRY_LOGGERS:
@@ -55,6 +67,7 @@ def initialise(dsn: str, environment: str | None, release: str | None) -> Any:
         release=release,
         include_local_variables=False,
         max_request_body_size="never",
+        transport=QuietTransport,
         integrations=_trace_link(),
     )
     return sentry_sdk.get_global_scope().client
