@@ -221,7 +221,7 @@ def test_a_failure_is_one_issue_however_often_the_service_captures_its_exception
         logging.getLogger("service").error("it failed", exc_info=error)
     sentry_sdk.capture_exception(ExceptionGroup("of a task group", [error for _, error in failures]))  # type: ignore[list-item]
     sentry.export([record for record, _ in failures])
-    sentry_sdk.flush()
+    sentry_sdk.flush(timeout=20)
     assert {event["event_id"] for event in receiver.events} == {r.event_id.replace("-", "") for r, _ in failures}
     assert len(receiver.events) == 2
 
@@ -236,7 +236,7 @@ def test_a_new_exception_is_the_services_own_even_if_a_failure_caused_it(
     wrapped = KeyError("another")
     wrapped.__cause__ = error
     sentry_sdk.capture_exception(raised(wrapped))
-    sentry_sdk.flush()
+    sentry_sdk.flush(timeout=20)
     assert [value["type"] for value in only(receiver.events)["exception"]["values"]] == ["ValueError", "KeyError"]
 
 
@@ -249,7 +249,7 @@ def test_a_failure_is_an_issue_even_if_the_service_captured_its_exception_before
     record = make_record("action_failed", FAILED)
     sentry.failures.remember(record.event_id, copy_context(), None, error)
     sentry.export([record])
-    sentry_sdk.flush()
+    sentry_sdk.flush(timeout=20)
     assert record.event_id.replace("-", "") in {event["event_id"] for event in receiver.events}
 
 
@@ -266,7 +266,7 @@ def test_errors_of_the_service_get_the_trails_breadcrumbs_in_order_and_within_th
     sentry_sdk.add_breadcrumb(message="native", timestamp="2026-01-23T11:59:58+00:00")
     with sentry_sdk.start_transaction(name="a transaction"):
         sentry_sdk.capture_message("something odd")
-    sentry_sdk.flush()
+    sentry_sdk.flush(timeout=20)
     event = only(receiver.events)
     assert messages(event) == ["outcome_reply_received", "native", "action_failed"]
     reply, _, failed = event["breadcrumbs"]["values"]
@@ -457,7 +457,7 @@ def test_our_own_requests_are_not_the_services(
             sentry.failures.remember(record.event_id, copy_context(), None)
             sentry.export([record])
             sentry_sdk.capture_message("something else")
-        sentry_sdk.flush()
+        sentry_sdk.flush(timeout=20)
         assert only(receiver.events)["event_id"] == record.event_id.replace("-", "")
         assert only(elsewhere.events)["breadcrumbs"]["values"] == []
 
