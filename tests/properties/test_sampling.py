@@ -18,8 +18,8 @@ from opentelemetry.sdk.trace.sampling import DEFAULT_ON
 from opentelemetry.trace import NonRecordingSpan, SpanContext, StatusCode, TraceFlags, TraceState
 
 from caseyos_otel.sampling import probability
+from caseyos_otel.sampling.decision import Decision
 from caseyos_otel.sampling.head import recording_sampler
-from caseyos_otel.sampling.policy import Decision
 from caseyos_otel.sampling.spans import TailSamplingSpanProcessor
 from caseyos_otel.sampling.table import TraceTable
 

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from caseyos_otel.exporters.outcomes import OutcomesDestination
     from caseyos_otel.exporters.sentry.client import SentryDestination
-    from caseyos_otel.sampling.policy import Decision
+    from caseyos_otel.sampling.decision import Decision
     from caseyos_otel.storage.health import Health
 
 Export = Callable[[Sequence[EventRecord]], None]

@@ -10,7 +10,7 @@ from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, TraceFlags, TraceState
 
 from caseyos_otel.sampling import probability
-from caseyos_otel.sampling.policy import Decision
+from caseyos_otel.sampling.decision import Decision
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource

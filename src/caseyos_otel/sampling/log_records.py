@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from caseyos_otel.sampling.policy import Decision
+from caseyos_otel.sampling.decision import Decision
 from caseyos_otel.sampling.table import TraceTable
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from caseyos_otel.sampling.policy import Decision
+    from caseyos_otel.sampling.decision import Decision
 
 _WAYS: Final = 8
 _LOW_64_BITS: Final = (1 << 64) - 1

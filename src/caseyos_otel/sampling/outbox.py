@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from caseyos_otel import diagnostics
-from caseyos_otel.sampling.policy import Decision
+from caseyos_otel.sampling.decision import Decision
 from caseyos_otel.sampling.trace import Route
 
 Leaving = tuple[Any, Route, Decision]

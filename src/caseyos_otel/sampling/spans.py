@@ -11,8 +11,8 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcess
 
 from caseyos_otel import diagnostics
 from caseyos_otel.events.failure import span_failed
+from caseyos_otel.sampling.decision import Decision
 from caseyos_otel.sampling.held import HeldSpan, Redact, annotated, hold, rebuilt
-from caseyos_otel.sampling.policy import Decision
 from caseyos_otel.sampling.table import TraceTable
 from caseyos_otel.sampling.trace import SPANS, Route
 

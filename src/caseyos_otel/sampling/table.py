@@ -10,19 +10,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from caseyos_otel.sampling import probability
+from caseyos_otel.sampling.decision import DROPPED, ERROR, LATE_ERROR, UNDECIDED, Decision, Verdict
 from caseyos_otel.sampling.memory import DroppedTraces, KeptTraces
 from caseyos_otel.sampling.outbox import Leaving, Outbox, hand_over
-from caseyos_otel.sampling.policy import (
-    DROPPED,
-    ERROR,
-    LATE_ERROR,
-    UNDECIDED,
-    Decision,
-    Policy,
-    Verdict,
-    decide,
-    default_chain,
-)
+from caseyos_otel.sampling.policy import Policy, decide, default_chain
 from caseyos_otel.sampling.trace import EndedSpan, Route, Trace, upstream_of
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from caseyos_otel.sampling import probability
 if TYPE_CHECKING:
     from opentelemetry.trace import SpanContext
 
-    from caseyos_otel.sampling.policy import Decision
+    from caseyos_otel.sampling.decision import Decision
 
 
 @dataclass(frozen=True, slots=True)

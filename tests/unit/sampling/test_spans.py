@@ -15,7 +15,8 @@ from opentelemetry.sdk.trace.sampling import DEFAULT_ON, TraceIdRatioBased
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from caseyos_otel.sampling.policy import Decision, default_chain
+from caseyos_otel.sampling.decision import Decision
+from caseyos_otel.sampling.policy import default_chain
 from caseyos_otel.sampling.probability import threshold
 from caseyos_otel.sampling.spans import TailSamplingSpanProcessor
 from caseyos_otel.sampling.table import TraceTable

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from caseyos_otel.sampling.decision import DROPPED, UNDECIDED, Decision, Verdict
 from caseyos_otel.sampling.log_records import offer_record
-from caseyos_otel.sampling.policy import DROPPED, UNDECIDED, Decision, Verdict
 from caseyos_otel.sampling.probability import threshold
 from caseyos_otel.sampling.table import TraceTable
 

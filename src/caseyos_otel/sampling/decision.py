@@ -1,0 +1,57 @@
+"""What was decided about a trace, and what is known about one now."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from caseyos_otel.sampling import probability
+
+FAILURE_REASONS: Final = frozenset({"error", "late_error"})
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What was decided about a trace, and why.
+
+    Attributes:
+        keep: Whether what belongs to the trace leaves.
+        reason: `error`, `probability`, `late_error`, `overflow`, `shutdown` or `policy:<name>`.
+        threshold: The probability with which such a trace is kept, as a 56-bit threshold (0: always). None: unknown,
+            because somebody before us sampled and did not say how much.
+        incomplete: Part of the trace came before or may come after what was decided on.
+    """
+
+    keep: bool
+    reason: str
+    threshold: int | None
+    incomplete: bool = False
+
+    @property
+    def failure(self) -> bool:
+        """Whether a failure kept the trace; a collector's sampler is then asked to keep it too."""
+        return self.keep and self.reason in FAILURE_REASONS
+
+
+ERROR: Final = Decision(True, "error", probability.ALWAYS)
+LATE_ERROR: Final = Decision(True, "late_error", probability.ALWAYS)
+NO_ANSWER: Final = Decision(True, "policy:none", probability.ALWAYS)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What is known about a trace now: kept (True), dropped (False) or undecided (None).
+
+    Attributes:
+        kept: True, False, or None while the trace is undecided.
+        threshold: Of a kept trace: its threshold; None if the probability is unknown.
+        reason: Of a kept trace: why.
+    """
+
+    kept: bool | None
+    threshold: int | None = None
+    reason: str = ""
+
+
+UNDECIDED: Final = Verdict(None)
+DROPPED: Final = Verdict(False)
