@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import sys
 import time
 from pathlib import Path
 
@@ -176,7 +175,6 @@ def test_an_exit_with_every_destination_down_is_short_and_keeps_what_is_durable(
     assert rows(state, "select deal_id from outcome_events") == [("d1",)]
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="needs fork")
 def test_an_application_that_exits_at_once_still_logs_everything(tmp_path: Path, state: Path) -> None:
     program = tmp_path / "program.py"
     program.write_text(
