@@ -13,7 +13,10 @@ demo: .venv/demo ## a service's working day, its events in three places, counted
 	@.venv/bin/python examples/command_center/demo.py $(ARGS)
 
 test: lint .venv-bugsink/ready ## style, types, layers, then every test
-	.venv/bin/python -m pytest $(ARGS)
+	.venv/bin/python -m pytest tests/unit tests/contract tests/properties $(ARGS)
+	.venv/bin/python -m pytest tests/integration $(ARGS)
+	# a process of its own: gRPC servers that ran in one beside forks have closed other tests' sockets there
+	.venv/bin/python -m pytest tests/e2e $(ARGS)
 	cd examples/command_center && ../../.venv/bin/python -m pytest -q
 
 lint: .venv/dev ## style, types, import layers
