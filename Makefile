@@ -15,7 +15,7 @@ demo: .venv/demo ## a service's working day, its events in three places, counted
 test: lint .venv-bugsink/ready ## style, types, layers, then every test
 	.venv/bin/python -m pytest tests/unit tests/contract tests/properties $(ARGS)
 	.venv/bin/python -m pytest tests/integration $(ARGS)
-	# a process of its own: gRPC servers that ran in one beside forks have closed other tests' sockets there
+	# a process of its own: beside its gRPC servers and forks a test of Sentry lost its socket now and then
 	.venv/bin/python -m pytest tests/e2e $(ARGS)
 	cd examples/command_center && ../../.venv/bin/python -m pytest -q
 
