@@ -122,26 +122,27 @@ def fields_of(span: ReadableSpan) -> tuple[Any, ...]:
     end, scope, and None or how many (attributes, events, links) were dropped at their limits. The attributes are the
     span's own: read only.
     """
+    inside: Any = span  # the SDK's own containers, whatever the properties are typed as
     try:
-        attributes, events, links = span._attributes, span._events, span._links
-        context = span._context
+        attributes, events, links = inside._attributes, inside._events, inside._links
+        context = inside._context
         plain, happened, linked = attributes._dict, events._dq, links._dq
         return (
-            span._name,
+            inside._name,
             context[0],
             context[1],
             int(context[3]),
             context[4],
-            span._parent,
-            span._resource,
+            inside._parent,
+            inside._resource,
             plain,
             tuple(happened) if happened else (),
             tuple(linked) if linked else (),
-            span._kind,
-            span._status,
-            span._start_time,
-            span._end_time,
-            span._instrumentation_scope,
+            inside._kind,
+            inside._status,
+            inside._start_time,
+            inside._end_time,
+            inside._instrumentation_scope,
             (attributes.dropped, events.dropped, links.dropped)
             if attributes.dropped or events.dropped or links.dropped
             else None,
@@ -170,6 +171,14 @@ def _public_fields_of(span: ReadableSpan) -> tuple[Any, ...]:
         span.instrumentation_scope,
         (span.dropped_attributes, span.dropped_events, span.dropped_links),
     )
+
+
+def on_ending(processor: SpanProcessor) -> Callable[[Any], None] | None:
+    """What a processor does with a span that is about to end; None if nothing."""
+    from opentelemetry.sdk.trace import SpanProcessor
+
+    overridden = type(processor)._on_ending is not SpanProcessor._on_ending
+    return processor._on_ending if overridden else None
 
 
 def set_sampler(provider: TracerProvider, sampler: Any) -> None:

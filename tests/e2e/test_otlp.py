@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from caseyos_otel.events.field import FieldType, Privacy
+from caseyos_otel.events.field import Field, FieldType, Privacy
 from caseyos_otel.events.model import Declaration
 from caseyos_otel.events.registry import registry
 from tests.e2e.receiver import GrpcReceiver, OtlpReceiver, Received, Sentry
@@ -21,6 +21,7 @@ from tests.e2e.service import STOCK_DISTRO, Finished, environment, run, wait_for
 
 ADDRESS = "john@acmecorp.com"
 TIMES = 3
+TYPED = {FieldType.INT: 3, FieldType.DOUBLE: 87.5, FieldType.BOOLEAN: True, FieldType.TIMESTAMP: "2026-01-24T14:00:00Z"}
 SENT = [declaration for declaration in registry if not declaration.derived]
 PROGRAM = """
 import json, sys
@@ -52,17 +53,14 @@ def values(declaration: Declaration) -> dict[str, Any]:
     return found
 
 
-def value(field: Any) -> Any:
-    plain = {
-        FieldType.INT: 3, FieldType.DOUBLE: 87.5, FieldType.BOOLEAN: True, FieldType.TIMESTAMP: "2026-01-24T14:00:00Z",
-    }  # fmt: skip
-    if field.type in plain:
-        return plain[field.type]
-    return (
-        {Privacy.NONE: "something", Privacy.FREE_TEXT: f"refused {ADDRESS}"}.get(field.privacy, ADDRESS)
-        if not field.allowed
-        else field.allowed[0]
-    )
+def value(field: Field) -> Any:
+    if field.type in TYPED:
+        return TYPED[field.type]
+    if field.allowed:
+        return field.allowed[0]
+    if field.privacy is Privacy.NONE:
+        return "something"
+    return f"refused {ADDRESS}" if field.privacy is Privacy.FREE_TEXT else ADDRESS
 
 
 def emitted(here: Path, times: int = TIMES, **settings: str) -> Finished:

@@ -17,6 +17,8 @@ from tests.e2e.service import Server, environment, free_port
 EXAMPLE = Path(__file__).parents[2] / "examples" / "command_center"
 INSTALLED = Path(fastapi.__file__).parents[1]
 """The folder that packages are installed in."""
+INSTRUMENT = "import sys; from opentelemetry.instrumentation.auto_instrumentation import run; sys.exit(run())"
+"""What `opentelemetry-instrument` is, for an interpreter that has no script of it."""
 
 
 class Answers(NamedTuple):
@@ -55,6 +57,14 @@ def test_the_service_answers_the_same_with_us_and_without(without_us: Path, tmp_
     assert not without.state.exists()
 
 
+class ServerOf(Server):
+    """A server that another interpreter runs."""
+
+    def __init__(self, python: Path, command: list[str], *more: Any) -> None:
+        super().__init__(command, *more)
+        self._command = [str(python), "-c", INSTRUMENT, str(python), "-m", *command]
+
+
 def answers(python: Path, here: Path) -> Answers:
     """Ask the example service for a signal's whole way; its integrations are away."""
     here.mkdir()
@@ -67,11 +77,9 @@ def answers(python: Path, here: Path) -> Answers:
             COMMAND_CENTER_DATABASE_URL=f"sqlite:///{here / 'service.db'}",
             **{f"COMMAND_CENTER_{name}_URL": nobody for name in ("HUBSPOT", "GMAIL", "CALENDAR")},
         )  # fmt: skip
-        instrument = [str(python), "-m", "opentelemetry.instrumentation.auto_instrumentation"]
-        uvicorn = [str(python), "-m", "uvicorn", "command_center.app:app"]
-        command = [*instrument, *uvicorn, "--port", str(port), "--log-level", "warning"]
+        command = ["uvicorn", "command_center.app:app", "--port", str(port), "--log-level", "warning"]
         with (
-            Server(command, env, here, port, here / "log") as server,
+            ServerOf(python, command, env, here, port, here / "log") as server,
             httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=30) as client,
         ):
             said = conversation(client)

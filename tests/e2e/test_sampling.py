@@ -159,7 +159,10 @@ assert flush(10)
 
 def test_our_own_requests_and_queries_make_no_spans(tmp_path: Path) -> None:
     instrumented = {point.name for point in entry_points(group="opentelemetry_instrumentor")}
-    assert {"httpx", "requests", "urllib3", "sqlalchemy"} <= instrumented
+    needed = {"httpx", "requests", "urllib3", "sqlalchemy"}
+    assert needed <= instrumented, (
+        "pip install opentelemetry-instrumentation-… (what our exporters send and query with)"
+    )
     program = tmp_path / "program.py"
     program.write_text(OWN_REQUESTS)
     with OtlpReceiver() as receiver, Sentry() as sentry:

@@ -22,7 +22,7 @@ from opentelemetry.sdk._logs.export import (
     SimpleLogRecordProcessor,
 )
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON
@@ -30,6 +30,7 @@ from opentelemetry.trace import Link, SpanContext, Status, StatusCode
 
 from caseyos_otel import _otel
 from caseyos_otel.otlp.encode import RequestEncoder
+from caseyos_otel.sampling.held import HeldSpan
 from tests.integration.otlp_receiver import OtlpReceiver
 from tests.records import event
 
@@ -128,42 +129,31 @@ def ended(tracer_provider: TracerProvider, **more: Any) -> ReadableSpan:
     return ends[-1]
 
 
-def test_a_lightened_span_shows_what_it_showed(tracer_provider: TracerProvider) -> None:
-    span = ended(tracer_provider)
-    before = {name: getattr(span, name) for name in SHOWN}
-    before["attributes"] = dict(before["attributes"])
-    assert _otel.lighten(span) == {"tenant": "acme"}
-    assert (type(span._attributes), span._events, span._links) == (dict, (), ())  # it is lighter
-    assert {name: getattr(span, name) for name in SHOWN} == before
-    assert span.to_json()
+def test_the_fields_of_a_span_are_what_it_shows(tracer_provider: TracerProvider) -> None:
+    linked = ended(tracer_provider)
+    links = [Link(linked.get_span_context())]
+    span = ended(tracer_provider, events=["exception"], status=Status(StatusCode.ERROR, "refused"), links=links)
+    held = HeldSpan(*_otel.fields_of(span))
+    for name in SHOWN:
+        if not name.startswith("dropped"):
+            assert getattr(held, name) == getattr(span, name), name
+    assert held.dropped is None
+    assert _otel.fields_of(span) == (*_otel._public_fields_of(span)[:-1], None)
 
 
-def test_what_must_be_looked_at_is_told_by_lighten_and_kept(tracer_provider: TracerProvider) -> None:
-    with_events = ended(tracer_provider, events=["exception"])
-    assert _otel.lighten(with_events) is None
-    assert [event.name for event in with_events.events] == ["exception"]
-    failed = ended(tracer_provider, status=Status(StatusCode.ERROR, "refused"))
-    assert _otel.lighten(failed) is None
-    assert failed.status.description == "refused"
-    linked = ended(tracer_provider, links=[Link(failed.get_span_context())])
-    assert _otel.lighten(linked) == {"tenant": "acme"}
-    assert len(linked.links) == 1
+def test_what_was_dropped_at_a_limit_is_known() -> None:
+    provider = TracerProvider(
+        shutdown_on_exit=False, span_limits=SpanLimits(max_span_attributes=1, max_events=1, max_links=1)
+    )
+    held = HeldSpan(*_otel.fields_of(ended(provider, events=["exception", "retry"])))
+    assert [event.name for event in held.events] == ["retry"]
+    assert held.dropped == (0, 1, 0)
 
 
-def test_a_span_that_somebody_else_made_is_left_as_it_is() -> None:
-    assert _otel.lighten(ReadableSpan("made by hand")) is None
-
-
-def test_a_copy_differs_in_what_is_given_and_leaves_the_original_alone(tracer_provider: TracerProvider) -> None:
-    span = ended(tracer_provider, events=["exception"])
-    other = SpanContext(1, 2, is_remote=False)
-    copied = object.__new__(ReadableSpan)
-    _otel.copy_span(span, copied, other, {"tenant": "h_1"})
-    _otel.replace_texts(copied, [], Status(StatusCode.ERROR, "[secret]"))
-    assert (copied.context, copied.attributes, list(copied.events)) == (other, {"tenant": "h_1"}, [])
-    assert (copied.status.description, copied.name, copied.end_time) == ("[secret]", "request", span.end_time)
-    assert (span.attributes, [event.name for event in span.events]) == ({"tenant": "acme"}, ["exception"])
-    assert span.status.status_code is StatusCode.UNSET
+def test_a_span_that_somebody_else_made_has_the_same_fields() -> None:
+    made = ReadableSpan("made by hand", SpanContext(1, 2, is_remote=False), attributes={"tenant": "acme"})
+    held = HeldSpan(*_otel.fields_of(made))
+    assert (held.name, held.context, held.attributes) == ("made by hand", made.context, {"tenant": "acme"})
 
 
 def test_the_current_span_and_context_are_those_of_the_api(tracer_provider: TracerProvider) -> None:

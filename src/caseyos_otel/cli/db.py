@@ -13,7 +13,9 @@ from caseyos_otel.errors import CaseyosOtelError
 app = typer.Typer(no_args_is_help=True, help="The tables of outcomes and events.")
 Url = Annotated[
     str | None,
-    typer.Option("--url", help="Database URL; default: CASEYOS_OTEL_MIGRATION_DATABASE_URL, CASEYOS_OTEL_DATABASE_URL."),
+    typer.Option(
+        "--url", help="Database URL; default: CASEYOS_OTEL_MIGRATION_DATABASE_URL, CASEYOS_OTEL_DATABASE_URL."
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, help="How long what is kept.")
 Url = Annotated[
     str | None,
-    typer.Option("--url", help="Database URL; default: CASEYOS_OTEL_MIGRATION_DATABASE_URL, CASEYOS_OTEL_DATABASE_URL."),
+    typer.Option(
+        "--url", help="Database URL; default: CASEYOS_OTEL_MIGRATION_DATABASE_URL, CASEYOS_OTEL_DATABASE_URL."
+    ),
 ]
 
 

@@ -80,7 +80,7 @@ class _Result(SamplingResult):
 
     def __init__(self, decision: Decision, attributes: Attributes, trace_state: TraceState | None) -> None:
         self.decision = decision
-        self.attributes = attributes or _NOTHING
+        self.attributes = attributes or _NOTHING  # type: ignore[assignment]  # inferred from a proxy there
         self.trace_state = trace_state
 
 

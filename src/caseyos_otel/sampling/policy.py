@@ -157,12 +157,20 @@ def _first_answer(trace: Trace, policies: Iterable[Policy]) -> Decision:
     for policy in policies:
         try:
             answer = policy.evaluate(trace)
+            if answer is not None:
+                return _honest(answer, trace)
         except Exception as error:
             diagnostics.swallowed(f"evaluating the sampling policy {type(policy).__name__}", error)
-            continue
-        if answer is not None:
-            return answer
     return NO_ANSWER
+
+
+def _honest(answer: Decision, trace: Trace) -> Decision:
+    """A trace that is kept below the threshold it claims was kept by something else: no probability is claimed then."""
+    if not isinstance(answer, Decision):
+        raise TypeError(f"a policy returns a Decision or None, not {type(answer).__name__}")
+    if answer.keep and answer.threshold is not None and trace.randomness < answer.threshold:
+        return replace(answer, threshold=None)
+    return answer
 
 
 def honouring_upstream(decision: Decision, trace: Trace) -> Decision:

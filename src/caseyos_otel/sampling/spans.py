@@ -4,31 +4,35 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor
 from opentelemetry.trace import StatusCode
 
 from caseyos_otel import diagnostics
-from caseyos_otel._otel import fields_of
+from caseyos_otel._otel import fields_of, on_ending
 from caseyos_otel.events.failure import ERROR_TYPE, span_failed
 from caseyos_otel.sampling.held import HeldSpan, Redact, annotated, rebuilt, redacted
 from caseyos_otel.sampling.policy import Decision
 from caseyos_otel.sampling.table import TraceTable
-from caseyos_otel.sampling.trace import SPANS, Route
+from caseyos_otel.sampling.trace import SPANS, STRIDE, Route
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
+
+    from caseyos_otel.sampling.trace import Trace
 
 Mode = Literal["process", "collector", "off"]
 
 _EMPTY: Final = (SpanProcessor, BatchSpanProcessor, SimpleSpanProcessor)
 _EMPTY_ON_START: Final = frozenset(each.on_start for each in _EMPTY)
-_EMPTY_ON_ENDING: Final = frozenset(each._on_ending for each in _EMPTY)
-
 ERROR: Final = StatusCode.ERROR
-_hold: Final = tuple.__new__  # 0.5 µs less than calling HeldSpan
+_TRACE_ID: Final = HeldSpan._fields.index("trace_id")
+_SPAN_ID: Final = HeldSpan._fields.index("span_id")
+_ATTRIBUTES: Final = HeldSpan._fields.index("attributes")
+_EVENTS: Final = HeldSpan._fields.index("events")
+_STATUS: Final = HeldSpan._fields.index("status")
 
 SHUTDOWN_S: Final = 5.0
 """What shutdown may spend on handing over what was still undecided."""
@@ -72,10 +76,10 @@ class TailSamplingSpanProcessor(SpanProcessor):
         self._idle = table.idle
         self._ticket = table.ticket
         self._clock = table.clock
-        self._most = table.max_trace_items
+        self._most = table.max_trace_items * STRIDE
         self._wrapped = tuple(wrapped)
         self._starting = tuple(each for each in wrapped if type(each).on_start not in _EMPTY_ON_START)
-        self._ending = tuple(each for each in wrapped if type(each)._on_ending not in _EMPTY_ON_ENDING)
+        self._ending = tuple(ending for each in wrapped if (ending := on_ending(each)) is not None)
         self._before = before
         self._sampling = mode != "off"
         self._redact = redact
@@ -87,17 +91,21 @@ class TailSamplingSpanProcessor(SpanProcessor):
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
         """Count the open span."""
-        trace = self._traces.get(span.get_span_context().trace_id)
-        if trace is not None:
-            trace.open.append(None)
-        elif self._sampling:
-            self._table.begin(span.get_span_context(), span.parent)
+        try:
+            context = span.get_span_context()
+            trace = self._traces.get(context.trace_id)
+            if trace is not None:
+                trace.open.add(context.span_id)
+            elif self._sampling:
+                self._table.begin(context, span.parent)
+        except Exception as error:
+            diagnostics.swallowed("counting a started span", error)
         for processor in self._starting:
             processor.on_start(span, parent_context)
 
     def _on_ending(self, span: Span) -> None:
-        for processor in self._ending:
-            processor._on_ending(span)
+        for ending in self._ending:
+            ending(span)
 
     def on_end(self, span: ReadableSpan) -> None:
         """Hold the span, or let it follow its trace."""
@@ -106,20 +114,29 @@ class TailSamplingSpanProcessor(SpanProcessor):
             return
         if self._before is not None:
             self._call_before(span)
-        held = _hold(HeldSpan, fields_of(span))
-        if (held.events or held.status.status_code is ERROR or ERROR_TYPE in held.attributes) and span_failed(held):
-            self._table.end_failed(held)
-            return
-        trace = self._traces.get(held.trace_id)
-        if trace is None or len(trace.held) >= self._most:
-            self._table.end(held)
-            return
+        try:
+            fields = fields_of(span)
+            if (
+                fields[_EVENTS]
+                or fields[_STATUS].status_code is ERROR
+                or ERROR_TYPE in fields[_ATTRIBUTES]  # first a look, which is cheap
+            ) and span_failed(span):
+                self._table.end_failed(HeldSpan(*fields))
+                return
+            trace = self._traces.get(fields[_TRACE_ID])
+            if trace is None or len(trace.held) >= self._most:
+                self._table.end(HeldSpan(*fields))
+            else:
+                self._hold(trace, fields)
+        except Exception as error:
+            diagnostics.swallowed("holding an ended span", error)
+
+    def _hold(self, trace: Trace, fields: tuple[Any, ...]) -> None:
         ticket = self._ticket()
         if ticket >= self._table.limit:
             self._table.make_room(ticket)
-        trace.held.append(held)
-        if trace.open:
-            trace.open.pop()
+        trace.held.extend(fields)
+        trace.open.discard(fields[_SPAN_ID])
         if not trace.open:
             trace.idle_since = now = self._clock()
             self._idle.append((now, trace))

@@ -26,7 +26,17 @@ from caseyos_otel.sampling.policy import (
     decider,
     default_chain,
 )
-from caseyos_otel.sampling.trace import BEGAN_HERE, SPANS, HeldRecord, Route, Trace, upstream_of
+from caseyos_otel.sampling.trace import (
+    BEGAN_HERE,
+    SPANS,
+    STRIDE,
+    HeldRecord,
+    Route,
+    Trace,
+    flat_record,
+    items_of,
+    upstream_of,
+)
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -163,6 +173,12 @@ class TraceTable:
         if trace_id:
             self._do(lambda: self._fail(trace_id))
 
+    def known(self, trace_id: int) -> Decision | None:
+        """What was decided about the trace, if it was decided here and is remembered."""
+        with self._lock:
+            kept = self._kept.get(trace_id)
+            return self._by_chance.dropped if kept is None and trace_id in self._dropped else kept
+
     def verdict(self, trace_id: int) -> Verdict:
         """What is known about the trace now. One that was never seen here is decided by its id alone."""
         with self._lock:
@@ -216,7 +232,7 @@ class TraceTable:
         """A span has started whose trace is not in the table. Where it is the root of all there is room, no lock."""
         ticket = self._trace_ticket()
         if parent is None and ticket < self._trace_limit:
-            self._insert(context, None).open.append(None)
+            self._insert(context, None).open.add(context.span_id)
         else:
             self._do(lambda: self._begin_unless_decided(context, parent, ticket))
 
@@ -276,7 +292,8 @@ class TraceTable:
     def held_items(self) -> int:
         """Spans and records held or waiting to leave now."""
         with self._lock:
-            return sum(len(trace.held) for trace in list(self.traces.values())) + len(self._outbox.leaving)
+            held = sum(len(trace.held) for trace in list(self.traces.values()))
+            return held // STRIDE + len(self._outbox.leaving)
 
     @property
     def decisions(self) -> dict[tuple[bool, str], int]:
@@ -328,7 +345,7 @@ class TraceTable:
         else:
             self._trace_limit += 1
         if trace is not None:
-            trace.open.append(None)
+            trace.open.add(context.span_id)
 
     def _begin(self, context: SpanContext, parent: SpanContext | None, ticket: int) -> Trace:
         while ticket >= self._trace_limit and self._evict("traces"):
@@ -351,8 +368,7 @@ class TraceTable:
             trace = self._begin(span.context, span.parent, self._trace_ticket())
         if trace is not None and not self._is_full(trace):
             self._hold(trace, span)
-            if trace.open:
-                trace.open.pop()
+            trace.open.discard(span.span_id)
             if not trace.open:
                 trace.idle_since = self.clock()
                 self.idle.append((trace.idle_since, trace))
@@ -377,17 +393,17 @@ class TraceTable:
         trace = self.traces.get(trace_id)
         if trace is not None and not self._is_full(trace):
             trace.has_records = True
-            self._hold(trace, HeldRecord(item, route))
+            self._hold(trace, flat_record(HeldRecord(item, route)))
         else:
             decision = self._decision(trace_id)
             self._late[decision.keep] += 1
             self._send_next(item, route, decision)
 
-    def _hold(self, trace: Trace, item: object) -> None:
+    def _hold(self, trace: Trace, fields: tuple[Any, ...]) -> None:
         ticket = self.ticket()
         if ticket >= self.limit:
             self._make_room(ticket)
-        trace.held.append(item)
+        trace.held.extend(fields)
         if trace.decision is not None:  # it was the oldest: room was made of it
             self._release_held(trace)
 
@@ -444,15 +460,15 @@ class TraceTable:
     def _release_held(self, trace: Trace) -> None:
         decision, held = trace.decision, trace.held
         assert decision is not None
+        all_go = not (decision.keep or trace.has_records or self._spans.always)
         while n := len(held):
-            items = held[:n]
+            leaving = () if all_go else items_of(held[:n])
             del held[:n]
-            if not (decision.keep or trace.has_records or self._spans.always):
-                self.limit += n
-                self._lost_spans += n
-                continue
-            for item in items:
-                item, route = item if type(item) is HeldRecord else (item, self._spans)
+            if all_go:
+                self.limit += n // STRIDE
+                self._lost_spans += n // STRIDE
+            for each in leaving:
+                item, route = each if isinstance(each, HeldRecord) else (each, self._spans)
                 self.limit += not self._outbox.add(item, route, decision)
 
     def _settle_due(self, now: float, more: list[bool]) -> None:
@@ -498,7 +514,7 @@ class TraceTable:
 
     def _is_full(self, trace: Trace) -> bool:
         """Whether the trace has reached its bound; it is decided then, so that it never passes it."""
-        if len(trace.held) < self.max_trace_items:
+        if len(trace.held) < self.max_trace_items * STRIDE:
             return False
         self._evictions["trace_items"] += 1
         self._settle(trace, "overflow")
@@ -522,7 +538,7 @@ class TraceTable:
 
     def _oldest(self) -> Trace | None:
         order = self._order
-        if len(order) > 2 * len(self.traces) + _AT_ONCE:  # mostly traces that are decided: forget about those
+        if len(order) + len(self.idle) > 4 * len(self.traces) + _AT_ONCE:  # mostly traces that are decided
             self._sift()
         while order:
             if order[0].decision is None:
@@ -535,7 +551,8 @@ class TraceTable:
             if (trace := self._order.popleft()).decision is None:
                 self._order.append(trace)
         for _ in range(len(self.idle)):
-            if (entry := self.idle.popleft())[1].decision is None:
+            since, trace = entry = self.idle.popleft()
+            if trace.decision is None and trace.idle_since == since:
                 self.idle.append(entry)
 
     def _take(self, n: int) -> list[Leaving]:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from caseyos_otel.sampling import probability
+from caseyos_otel.sampling.held import HeldSpan
 
 if TYPE_CHECKING:
     from opentelemetry.trace import SpanContext
 
-    from caseyos_otel.sampling.held import HeldSpan
     from caseyos_otel.sampling.policy import Decision
 
 
@@ -29,6 +29,8 @@ class Upstream:
 
 
 BEGAN_HERE: Final = Upstream()
+
+STRIDE: Final = len(HeldSpan._fields)
 
 SPANS: Final = "spans"
 """The destination that spans are counted for."""
@@ -72,15 +74,33 @@ class HeldRecord(NamedTuple):
     route: Route
 
 
+_RECORD: Final = object()
+
+
+def flat_record(record: HeldRecord) -> tuple[Any, ...]:
+    """A record as `Trace.held` has it."""
+    return (_RECORD, record, *(None,) * (STRIDE - 2))
+
+
+def items_of(flat: Sequence[Any]) -> Iterator[HeldSpan | HeldRecord]:
+    """The spans and records that `Trace.held`, or a part of it, consists of."""
+    for first in range(0, len(flat), STRIDE):
+        if flat[first] is _RECORD:
+            yield flat[first + 1]
+        else:
+            yield tuple.__new__(HeldSpan, flat[first : first + STRIDE])  # half the price of calling HeldSpan
+
+
 class Trace:
     """An undecided trace: its open local spans are counted, what has ended is held.
 
-    Callers append to `open` and `held` without a lock (one operation of a list is atomic); who holds the table's lock
+    Callers add to `open` and `held` without a lock (one operation of a list or set is atomic); who holds the table's lock
     takes out. Who has appended looks at `decision` afterwards: if it is made, nobody else may look here again.
 
     Attributes:
-        open: One element for each open local span; a list, because a counter is not atomic.
-        held: `HeldSpan`s and `HeldRecord`s, in the order of their arrival.
+        open: Ids of the open local spans. Not a counter: that is not atomic, and of some spans the start is not seen.
+        held: The fields of ended spans and of records, `STRIDE` for each, one behind the other in the order of their
+            arrival: so the garbage collector, which visits what is held again and again, finds one list a trace.
         has_records: Whether there are records among them.
         first_seen, idle_since: Monotonic seconds; the latter counts while no local span is open.
         decision: None until it is made.
@@ -103,7 +123,7 @@ class Trace:
         self.trace_id = trace_id
         self.randomness = randomness
         self.upstream = upstream
-        self.open: list[None] = []
+        self.open: set[int] = set()
         self.first_seen = now
         self.idle_since = now
         self.failed = False
@@ -114,7 +134,7 @@ class Trace:
     @property
     def spans(self) -> list[HeldSpan]:
         """The spans that have ended, in the order of their end."""
-        return [item for item in tuple(self.held) if type(item) is not HeldRecord]
+        return [item for item in items_of(tuple(self.held)) if isinstance(item, HeldSpan)]
 
     @property
     def duration_ms(self) -> float:
