@@ -123,11 +123,6 @@ def set_sampler(provider: TracerProvider, sampler: Any) -> None:
             tracer.sampler = sampler
 
 
-def update_resource(provider: LoggerProvider | TracerProvider, resource: Any) -> None:
-    """Merge attributes into the resource of a finished provider."""
-    provider._update_resource(resource)
-
-
 def exporter_of(processor: object) -> object | None:
     """The exporter behind a batch or simple processor of either signal, or None."""
     batch = getattr(processor, "_batch_processor", None)

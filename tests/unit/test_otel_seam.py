@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextvars
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 from opentelemetry import context as otel_context
@@ -20,7 +20,6 @@ from opentelemetry.sdk._logs.export import (
     InMemoryLogRecordExporter,
     SimpleLogRecordProcessor,
 )
-from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -82,13 +81,6 @@ def test_a_sampler_is_replaced_in_tracers_given_out_before_and_after() -> None:
     _otel.set_sampler(provider, ALWAYS_ON)
     assert before.start_span("request").is_recording()
     assert provider.get_tracer("after").start_span("request").is_recording()
-
-
-@pytest.mark.parametrize("make", [TracerProvider, LoggerProvider])
-def test_a_resource_is_merged_into_a_finished_provider(make: Callable[..., TracerProvider | LoggerProvider]) -> None:
-    provider = make(resource=Resource({"service.name": "api"}), shutdown_on_exit=False)
-    _otel.update_resource(provider, Resource({"telemetry.distro.name": "caseyos-otel"}))
-    assert provider.resource.attributes == {"service.name": "api", "telemetry.distro.name": "caseyos-otel"}
 
 
 def test_the_exporter_behind_each_kind_of_processor_is_found() -> None:
