@@ -54,7 +54,7 @@ clean: ## remove environments and caches
 	@touch $@
 
 .venv/bench: .venv/dev
-	.venv/bin/python $(PIP) install -c constraints.txt logfire structlog
+	.venv/bin/python $(PIP) install -c constraints.txt logfire structlog persist-queue litequeue
 	@touch $@
 
 # Bugsink, a Sentry-compatible server, wants an environment of its own: its requirements are not ours.

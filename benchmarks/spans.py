@@ -187,8 +187,9 @@ def _answer(rounds: Sequence[dict[str, dict[str, float]]], held: dict[str, float
 
 def _text(answer: dict[str, Any], asked: argparse.Namespace) -> str:
     held = answer["bytes_held"]
+    shape = f"{asked.requests} traces of {asked.children + 1} spans each, a tenth of them kept"
     lines = [
-        f"{asked.rounds} rounds, interleaved, {asked.requests} traces of {asked.children + 1} spans each; a tenth kept",
+        f"{asked.rounds} rounds, interleaved; {shape}; Python {sys.version.split()[0]}",
         f"{'a span':<16}{'caller µs':>10}{'CPU µs':>9}{'wall µs':>9}{'throughput / SDK':>18}{'added µs':>10}{'bytes held':>12}",
     ]
     for name, size in held.items():

@@ -21,7 +21,8 @@ class Drops:
     """Counts of what was not delivered, by reason, destination and event.
 
     Reasons are `sampled`, `not_applicable`, `undeclared`, `invalid_field`, `queue_full`, `not_configured`,
-    `destination_full`, `rejected`, `spool_unavailable`, `internal_error`, `suppressed`, `discarded`, `shutdown`.
+    `destination_full`, `rejected`, `spool_unavailable`, `internal_error`, `suppressed`, `discarded`, `shutdown`,
+    `set_aside_full`, `malformed`, and the kinds of the spool's problems (`spool_full`, `corrupt_record`, …).
     """
 
     def __init__(self) -> None:
@@ -63,6 +64,11 @@ _said: dict[str, float] = {}
 def warn(message: str, *, key: str | None = None) -> None:
     """Log a warning of ours, at most once a minute for the same `key` (default: the message)."""
     _say(logging.WARNING, message, key, None)
+
+
+def error(message: str, *, key: str | None = None) -> None:
+    """Log an error that is no exception of ours, at most once a minute for the same `key` (default: the message)."""
+    _say(logging.ERROR, message, key, None)
 
 
 def fault(message: str, error: BaseException, *, key: str | None = None) -> None:

@@ -172,6 +172,7 @@ VARIABLES: tuple[Variable, ...] = (
     Variable("CASEYOS_OTEL_EVENT_RETENTION_DAYS", "event_retention_days", _count(0), 90, "days as a whole number; 0: keep", "Age at which `retention run` deletes rows of `events`."),
     Variable("CASEYOS_OTEL_OUTCOME_RETENTION_DAYS", "outcome_retention_days", _count(0), 365, "days as a whole number; 0: keep", "Age at which it deletes rows of `outcome_events`; addresses in them become hashes at 90 days."),
     Variable("CASEYOS_OTEL_SPOOL_DIR", "spool_dir", Path, None, "a directory", "Where durable events wait for their destinations. Default: spool in the state directory."),
+    Variable("CASEYOS_OTEL_SPOOL_MAX_BYTES", "spool_max_bytes", _count(2**20), 512 * 2**20, "bytes as a whole number, at least 1048576", "Bound of the spool. Failures may fill nine tenths, then the oldest go; outcomes are never removed: at the bound new ones stay in memory, an error."),
     Variable("CASEYOS_OTEL_SPOOL_SYNC", "spool_sync", _choice("none", "interval"), "interval", "none, interval", "Whether the spool is synced against power loss, in the background."),
     Variable("CASEYOS_OTEL_SAMPLING", "sampling", _choice("process", "collector", "off"), "process", "process, collector, off", "Who drops traces: this process, a Collector behind it (spans are annotated), or nobody."),
     Variable("CASEYOS_OTEL_SUCCESS_RATIO", "success_ratio", _ratio, 0.1, "a number from 0 to 1", "Share of failure-free traces that is kept, and of success events sent to Sentry."),
@@ -229,6 +230,7 @@ class Settings:
     event_retention_days: int = 90
     outcome_retention_days: int = 365
     spool_dir: Path | None = None
+    spool_max_bytes: int = 512 * 2**20
     spool_sync: str = "interval"
     sampling: str = "process"
     success_ratio: float = 0.1

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
+import socket
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -187,3 +190,66 @@ def test_an_application_that_exits_at_once_still_logs_everything(tmp_path: Path,
     assert done.returncode == 3
     assert [line["signal_id"] for line in done.lines] == [str(n) for n in range(1000)]
     assert len(rows(state, "select 1 from events")) == 1000
+
+
+SILENT = """
+import socket, sys, time
+from caseyos_otel import track, flush
+track("outcome_deal_advanced", deal_id="d1")
+track("action_failed", action_id="a1", action_type="x", error_type="api_error")
+flush(4)  # what a first delivery imports is imported, and every destination is known to be away
+sys.stderr.write(f"ends {time.time()}\\n")
+"""
+
+
+@pytest.mark.parametrize("kind", ["refuses", "is silent"])
+def test_an_exit_does_not_wait_for_destinations_that_are_away(kind: str, tmp_path: Path, state: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(SILENT)
+    with _nobody(kind) as port:
+        env = environment(
+            state,
+            SENTRY_DSN=f"http://key@127.0.0.1:{port}/1",
+            CASEYOS_OTEL_DATABASE_URL=f"postgresql://nobody@127.0.0.1:{port}/nothing",
+            OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{port}",
+        )
+        done = run(program, env)
+        ended = time.time()
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr, done.stderr
+    [began] = [float(line.split()[1]) for line in done.stderr.splitlines() if line.startswith("ends ")]
+    # one second is promised; an exit that waited would take five for ours and ten for each provider's exporter
+    assert ended - began < 4, done.stderr
+    assert run(tmp_path / "program.py", environment(state)).returncode == 0
+    stored = rows(state, "select deal_id from outcome_events")
+    assert stored == [("d1",), ("d1",)], "its own, and what the other left"
+
+
+@contextlib.contextmanager
+def _nobody(kind: str) -> Iterator[int]:
+    """A port where connections are refused, or one whose backlog is full: a SYN is never answered."""
+    with socket.socket() as listener, contextlib.ExitStack() as waiting:
+        listener.bind(("127.0.0.1", 0))
+        if kind == "is silent":
+            listener.listen(0)
+            for _ in range(4):
+                client = waiting.enter_context(socket.socket())
+                client.setblocking(False)
+                with contextlib.suppress(BlockingIOError):
+                    client.connect(listener.getsockname())
+        yield listener.getsockname()[1]
+
+
+@pytest.mark.parametrize("end", ["os._exit(3)", "os.kill(os.getpid(), signal.SIGTERM)"])
+def test_an_end_without_atexit_is_a_kill_to_what_is_durable(end: str, tmp_path: Path, state: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import os, signal\nfrom caseyos_otel import track\n"
+        f"for n in range(10):\n    track('outcome_deal_advanced', deal_id=f'd{{n}}')\n{end}\n"
+    )
+    ended = run(program, environment(state, CASEYOS_OTEL_FLUSH_INTERVAL_MS="60000"))
+    assert ended.returncode in (3, -signal.SIGTERM), ended.stderr
+    quiet = tmp_path / "quiet.py"
+    quiet.write_text("import time\ntime.sleep(1.5)\n")
+    assert run(quiet, environment(state)).returncode == 0
+    assert sorted(rows(state, "select deal_id from outcome_events")) == [(f"d{n}",) for n in range(10)]

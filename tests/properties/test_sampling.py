@@ -136,7 +136,7 @@ def test_adjusted_counts_of_100_000_traces_add_up_within_two_percent() -> None:
     failures = 0
     for number in range(100_000):
         trace_id = source.getrandbits(128) or 1
-        table.span_started(SpanContext(trace_id, 1, False, TraceFlags(1)), None)
+        table.begin(SpanContext(trace_id, 1, False, TraceFlags(1)), None)
         failure = number % 50 == 0
         failures += failure
         table.offer(trace_id, failure, add)
@@ -289,6 +289,16 @@ class Interleavings(RuleBasedStateMachine):
     def tick(self, seconds: float) -> None:
         self.now += seconds
         self.table.tick()
+
+    @rule()
+    def fork(self) -> None:
+        """From here on this is the child: what was held is the parent's; spans that are open end here as well."""
+        self.table.after_fork()
+        assert (self.table.held_traces, self.table.held_items) == (0, 0)
+        self.exporter.clear()
+        for counted in (self.dropped, self.released, self.failed_spans, self.sizes):
+            counted.clear()
+        self.ended = self.offered = 0
 
     @rule()
     def flush(self) -> None:

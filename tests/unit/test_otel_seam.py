@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextvars
 import logging
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from opentelemetry import context as otel_context
@@ -20,13 +21,15 @@ from opentelemetry.sdk._logs.export import (
     InMemoryLogRecordExporter,
     SimpleLogRecordProcessor,
 )
-from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON
+from opentelemetry.trace import Link, SpanContext, Status, StatusCode
 
 from caseyos_otel import _otel
 from caseyos_otel.otlp.encode import RequestEncoder
+from caseyos_otel.sampling.held import HeldSpan
 from tests.integration.otlp_receiver import OtlpReceiver
 from tests.records import event
 
@@ -99,6 +102,50 @@ def test_the_exporter_behind_each_kind_of_processor_is_found() -> None:
 
 SHOWN = ("name", "kind", "attributes", "events", "links", "status", "start_time", "end_time", "resource", "parent",
          "dropped_attributes", "dropped_events", "dropped_links", "instrumentation_scope")  # fmt: skip
+
+
+def ended(tracer_provider: TracerProvider, **more: Any) -> ReadableSpan:
+    ends: list[ReadableSpan] = []
+
+    class Noting(SpanProcessor):
+        def on_end(self, span: ReadableSpan) -> None:
+            ends.append(span)
+
+    tracer_provider.add_span_processor(Noting())
+    with tracer_provider.get_tracer("service").start_as_current_span("request", links=more.get("links")) as span:
+        span.set_attribute("tenant", "acme")
+        for name in more.get("events", ()):
+            span.add_event(name)
+        if "status" in more:
+            span.set_status(more["status"])
+    return ends[-1]
+
+
+def test_the_fields_of_a_span_are_what_it_shows(tracer_provider: TracerProvider) -> None:
+    linked = ended(tracer_provider)
+    links = [Link(linked.get_span_context())]
+    span = ended(tracer_provider, events=["exception"], status=Status(StatusCode.ERROR, "refused"), links=links)
+    held = HeldSpan(*_otel.fields_of(span))
+    for name in SHOWN:
+        if not name.startswith("dropped"):
+            assert getattr(held, name) == getattr(span, name), name
+    assert held.dropped is None
+    assert _otel.fields_of(span) == (*_otel._public_fields_of(span)[:-1], None)
+
+
+def test_what_was_dropped_at_a_limit_is_known() -> None:
+    provider = TracerProvider(
+        shutdown_on_exit=False, span_limits=SpanLimits(max_span_attributes=1, max_events=1, max_links=1)
+    )
+    held = HeldSpan(*_otel.fields_of(ended(provider, events=["exception", "retry"])))
+    assert [event.name for event in held.events] == ["retry"]
+    assert held.dropped == (0, 1, 0)
+
+
+def test_a_span_that_somebody_else_made_has_the_same_fields() -> None:
+    made = ReadableSpan("made by hand", SpanContext(1, 2, is_remote=False), attributes={"tenant": "acme"})
+    held = HeldSpan(*_otel.fields_of(made))
+    assert (held.name, held.context, held.attributes) == ("made by hand", made.context, {"tenant": "acme"})
 
 
 def test_the_current_span_and_context_are_those_of_the_api(tracer_provider: TracerProvider) -> None:

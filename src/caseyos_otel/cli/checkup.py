@@ -204,6 +204,9 @@ def _grpc(in_force: Settings) -> Result:
 
 
 def _spool(in_force: Settings) -> Result:
+    from caseyos_otel.spool import disk
+    from caseyos_otel.spool.space import Space, used
+
     path = in_force.spool_path
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -212,16 +215,27 @@ def _spool(in_force: Settings) -> Result:
     except OSError as error:
         mend = "set CASEYOS_OTEL_SPOOL_DIR or CASEYOS_OTEL_STATE_DIR to a writable directory"
         return _broken(f"{path}: {error.strerror}: durable events stay in memory", mend)
-    return _ok(f"{path}{_waiting(path, in_force)}")
+    waiting = _waiting(path, in_force)
+    if (held := used(path)) > Space(path, in_force.spool_max_bytes).for_failures:
+        mend = "bring its destinations back, or raise CASEYOS_OTEL_SPOOL_MAX_BYTES"
+        return _broken(f"{path} is full: {held} of {in_force.spool_max_bytes} bytes{waiting}", mend)
+    kind = disk.type_of(path)
+    lasts = (
+        f" on {kind}, which does not outlive its container: use a volume, or session="
+        if disk.is_ephemeral(kind)
+        else ""
+    )
+    return _ok(f"{path}{lasts}{waiting}")
 
 
 def _waiting(path: Path, in_force: Settings) -> str:
     from caseyos_otel.spool.status import pending
 
+    found = {d.name: pending(path, d.name) for d in in_force.destinations() if d.on}
     told = [
-        f"{found.records} for {destination.name}, the oldest for {found.oldest_age or 0:.0f} s"
-        for destination in in_force.destinations()
-        if destination.on and (found := pending(path, destination.name)).records
+        f"{waits.records} for {name}, the oldest for {waits.oldest_age or 0:.0f} s"
+        for name, waits in found.items()
+        if waits.records
     ]
     return f"; waiting: {'; '.join(told)}" if told else ""
 

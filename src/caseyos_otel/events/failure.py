@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry._logs import LogRecord, SeverityNumber
 from opentelemetry.trace import StatusCode
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
+
+ERROR_TYPE: Final = "error.type"
 
 
 def severity_of(failure: bool, retryable: object) -> SeverityNumber:
@@ -30,6 +32,6 @@ def span_failed(span: ReadableSpan) -> bool:
     """Whether a span says that something failed: status ERROR, `error.type`, or a recorded exception."""
     if span.status.status_code is StatusCode.ERROR:
         return True
-    if span.attributes and "error.type" in span.attributes:
+    if span.attributes and ERROR_TYPE in span.attributes:
         return True
     return any(event.name == "exception" for event in span.events)

@@ -19,6 +19,8 @@ NOT_SAMPLED: Final = TraceFlags(TraceFlags.DEFAULT)
 EVENT_ID: Final = "caseyos.event.id"
 INVALID_FIELDS: Final = "caseyos.event.invalid_fields"
 DELIVERY: Final = "caseyos.event.delivery"
+SAMPLING_KEPT: Final = "caseyos.sampling.kept"
+SAMPLING_THRESHOLD: Final = "sampling.threshold"
 EXCEPTION_ATTRIBUTES: Final = ("exception.type", "exception.message", "exception.stacktrace")
 
 
@@ -58,6 +60,8 @@ class EventRecord(LogRecord):
     disclose: Disclose | None = None
     disclose_exception: DiscloseException | None = None
     _attributes: Any = None
+    sampling: Mapping[str, Any] | None = None
+    """What was decided about its trace when it left for OTLP: `caseyos.sampling.kept`, `sampling.threshold`."""
 
     def __init__(
         self,
@@ -137,6 +141,8 @@ def otel_attributes(record: EventRecord, values: Mapping[str, Any], exception: M
         attributes[INVALID_FIELDS] = list(record.invalid_fields)
     if record.delivery is not default_delivery(record.outcome, record.failure):
         attributes[DELIVERY] = record.delivery.value
+    if record.sampling:
+        attributes.update(record.sampling)
     attributes.update(exception)
     return attributes
 

@@ -23,6 +23,8 @@ IDLE_AFTER_S: Final = 10.0
 """A destination that has had nothing to do for so long is told, and told again as often: it lets go of its connection."""
 MISTAKES: Final = 3
 """Unexpected exceptions in a row after which a batch is halved like a rejected one, so that it cannot stop the others."""
+PATIENCE_S: Final = 0.5
+"""Seconds that the end of a process waits for an answer from a destination of which it does not know that it is there."""
 _FIRST_PAUSE_S: Final = 0.5
 _LONGEST_PAUSE_S: Final = 30.0
 
@@ -54,6 +56,10 @@ class Health:
     error: str = ""
 
 
+def _nothing() -> None:
+    pass
+
+
 class Delivery:
     """Exports to one destination in its own thread; one that is down delays only itself.
 
@@ -73,7 +79,12 @@ class Delivery:
         set_aside: Callable[[EventRecord, str], None],
         interval_s: float,
         on_idle: Callable[[], None] | None = None,
+        prepare: Callable[[], None] = _nothing,
+        on_ask: Callable[[], None] = _nothing,
+        local: bool = False,
     ) -> None:
+        """`prepare` imports what the first export needs; `on_ask` delivers what somebody else buffers, when a flush asks;
+        `local`: no network stands between, so a long export is slow and not hopeless."""
         self.name = name
         self.health = Health()
         self._export = export
@@ -83,6 +94,9 @@ class Delivery:
         self._set_aside = set_aside
         self._interval_s = interval_s
         self._on_idle = on_idle
+        self._prepare = prepare
+        self._on_ask = on_ask
+        self._local = local
         self._memory: deque[EventRecord] = deque()
         self._pause_s = 0.0
         self._mistakes = 0
@@ -98,6 +112,8 @@ class Delivery:
         self._clean = True
         self._settled: set[str] = set()
         self._busy_at = time.monotonic()
+        self._attempt_at: float | None = None
+        self._owed = 0
         self._exporting = threading.Lock()
         self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -106,6 +122,12 @@ class Delivery:
     def waiting(self) -> int:
         """Records in memory."""
         return len(self._memory)
+
+    @property
+    def away(self) -> bool:
+        """Whether the last export failed, or one has been going on for longer than an exit waits."""
+        began = self._attempt_at
+        return self._pause_s > 0.0 or (began is not None and time.monotonic() - began >= PATIENCE_S)
 
     def offer(self, record: EventRecord) -> None:
         """Hand on a best-effort record. Bounded: the oldest goes first."""
@@ -146,6 +168,25 @@ class Delivery:
             self._passed.wait_for(lambda: self._served >= asked, timeout_s)
             return self._served >= asked and self._clean
 
+    def answered_at_exit(self, asked: int, timeout_s: float) -> bool:
+        """`answered`, but without waiting for what cannot be had: see `_hopeless`."""
+        if self._thread is None or not self._thread.is_alive():
+            return self._pass(asked)
+        deadline = time.monotonic() + timeout_s
+        with self._passed:
+            while self._served < asked and time.monotonic() < deadline and not self._hopeless():
+                self._passed.wait(0.02)
+            return self._served >= asked and self._clean
+
+    def _hopeless(self) -> bool:
+        """Whether an exit has nothing to wait for: an export goes on and on, and either nobody was there before, or all
+        that is owed is durable."""
+        began = self._attempt_at
+        if began is None or self._local or time.monotonic() - began < PATIENCE_S:
+            return False
+        trusted = self.health.last_success is not None and self._pause_s == 0.0
+        return not trusted or not (self._owed or self._memory)
+
     def flush(self, timeout_s: float) -> bool:
         """`ask` and `answered`."""
         return self.answered(self.ask(), timeout_s)
@@ -184,6 +225,8 @@ class Delivery:
         clean = False
         try:
             with self._exporting, _otel.suppressed_instrumentation():
+                if asked > self._served:
+                    self._attempt(lambda: diagnostics.guarded(f"flushing {self.name}", self._on_ask))
                 while self._deliver_one():
                     pass
             clean, self._pause_s, self._mistakes = True, 0.0, 0
@@ -212,6 +255,7 @@ class Delivery:
                 break
         if not records:
             return False
+        self._owed = len(records)
         try:
             self._send(records)
         except Unavailable:
@@ -224,6 +268,7 @@ class Delivery:
                 drops.count("internal_error", destination=self.name, event=record.declaration.name)
             raise
         finally:
+            self._owed = 0
             self._settled.difference_update(record.event_id for record in records)
         return True
 
@@ -251,7 +296,8 @@ class Delivery:
     def _send(self, records: Sequence[EventRecord]) -> None:
         self._busy_at = time.monotonic()
         try:
-            self._export(records)
+            self._prepare()
+            self._attempt(lambda: self._export(records))
             self.health.delivered += len(records)
             self.health.last_success = time.time()
         except Unavailable as away:
@@ -264,6 +310,13 @@ class Delivery:
             if self._mistakes < MISTAKES:
                 raise
             self._bisect(records, Rejected(f"{type(mistake).__name__}: {mistake}"))
+
+    def _attempt(self, call: Callable[[], None]) -> None:
+        self._attempt_at = time.monotonic()
+        try:
+            call()
+        finally:
+            self._attempt_at = None
 
     def _bisect(self, records: Sequence[EventRecord], reason: Rejected) -> None:
         self._note(reason)

@@ -46,10 +46,14 @@ class OtlpDestination:
             Unavailable: nobody answered, or asked to try again.
             Rejected: the receiver refused the request.
         """
-        if self._exporter is None:
-            self._exporter = self._connect()
+        self.prepare()
         for resource, group in _by_resource(records, self._resource()):
             (self._send_grpc if self._grpc else self._send_http)(resource, group)
+
+    def prepare(self) -> None:
+        """Import the stock exporter: what takes its time, but waits for nobody."""
+        if self._exporter is None:
+            self._exporter = self._connect()
 
     def close(self) -> None:
         """Give up a request that is being retried: the process ends, and what is durable is in the spool."""

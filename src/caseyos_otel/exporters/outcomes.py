@@ -48,10 +48,15 @@ class OutcomesDestination:
             Unavailable: the database is away or lacks our tables; the records wait.
             Rejected: a record cannot be stored as it is.
         """
-        if self._writer is None:
-            self._writer = self._connect()
+        self.prepare()
+        assert self._writer is not None
         self._writer.write(records)
         self._look()
+
+    def prepare(self) -> None:
+        """Import SQLAlchemy and the driver: what takes its time, but waits for nobody. Raises Unavailable."""
+        if self._writer is None:
+            self._writer = self._connect()
 
     def idle(self) -> None:
         """Close the connection: there is nothing to write."""

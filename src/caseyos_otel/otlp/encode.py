@@ -155,6 +155,8 @@ def _append_rest(parts: list[bytes], record: EventRecord) -> None:
         parts.append(wire.attributes(_ATTRIBUTES, {INVALID_FIELDS: record.invalid_fields}))
     if record.delivery is not default_delivery(record.outcome, record.failure):
         parts.append(wire.attributes(_ATTRIBUTES, {DELIVERY: record.delivery.value}))
+    if record.sampling:
+        parts.append(wire.attributes(_ATTRIBUTES, record.sampling))
     if record.trace_id:
         parts.append(b"\x4a\x10" + record.trace_id.to_bytes(16))
     if record.span_id:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from functools import cache
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
-from typing import Final
+from typing import Any, Final
 
 from caseyos_otel.diagnostics import logger
 from caseyos_otel.settings import Settings
@@ -31,6 +31,13 @@ def version() -> str:
 def resource_attributes() -> dict[str, str]:
     """What tells a backend which distribution of OpenTelemetry sent something."""
     return {"telemetry.distro.name": DISTRO, "telemetry.distro.version": version()}
+
+
+def resource() -> dict[str, Any]:
+    """Resource attributes of this process where no provider has detected them."""
+    from opentelemetry.sdk.resources import Resource
+
+    return dict(Resource.create(resource_attributes()).attributes)
 
 
 def prepare(in_force: Settings) -> None:

@@ -2,35 +2,40 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import Context
-from typing import TYPE_CHECKING, Any
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from caseyos_otel import context, diagnostics
 from caseyos_otel.diagnostics import drops, guard
 from caseyos_otel.errors import CaseyosOtelError
+from caseyos_otel.events.record import SAMPLING_KEPT, EventRecord
 from caseyos_otel.events.record import Delivery as Promise
-from caseyos_otel.events.record import EventRecord
 from caseyos_otel.events.registry import registry
 from caseyos_otel.exporters.delivery import Delivery
 from caseyos_otel.exporters.structured_log import StructuredLog
-from caseyos_otel.otlp.decode import decode
+from caseyos_otel.otlp.decode import MalformedRequestError, decode
 from caseyos_otel.otlp.encode import RequestEncoder
 from caseyos_otel.pipeline import announcement
+from caseyos_otel.pipeline.gauges import SpoolHealth
 from caseyos_otel.pipeline.set_aside import SetAside
 from caseyos_otel.processors.chain import Sink
 from caseyos_otel.redaction.disclosure import Disclosure, minimise
 from caseyos_otel.redaction.pseudonyms import Pseudonyms, load_key
-from caseyos_otel.sampling.log_records import offer_record
+from caseyos_otel.sampling.log_records import offer_record, sampling_attributes
+from caseyos_otel.sampling.own_policies import own_policies
 from caseyos_otel.sampling.policy import default_chain
 from caseyos_otel.sampling.probability import threshold
 from caseyos_otel.sampling.table import TraceTable
 from caseyos_otel.settings import Settings
 from caseyos_otel.spool.adopt import Spool
-from caseyos_otel.spool.problem import Problem, SpoolUnavailable
+from caseyos_otel.spool.disk import is_ephemeral, type_of
+from caseyos_otel.spool.problem import FrameRefused, Problem, SpoolFull, SpoolUnavailable
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import SpanProcessor
@@ -40,6 +45,10 @@ if TYPE_CHECKING:
     from caseyos_otel.sampling.decision import Decision
     from caseyos_otel.storage.health import Health
 
+_SENTRY_FLUSH_S: Final = 4.0
+_SHORT_TEXT: Final = 256
+_AT_ONCE_S: Final = 0.05
+"""What lies on a disk that does not last is delivered so soon, however long the flush interval."""
 Export = Callable[[Sequence[EventRecord]], None]
 
 
@@ -52,12 +61,16 @@ class Destinations:
         self._encoder: RequestEncoder | None = None
         key = load_key(settings.pii_key, settings.state_dir / "pii.key")
         self.disclosure = Disclosure(Pseudonyms(key), frozenset(settings.pii_plain))
-        self._spool = Spool(settings.spool_path, on_problem=_spool_problem)
-        self._set_aside = SetAside(settings.state_dir / "set-aside.jsonl")
+        self._spool = Spool(settings.spool_path, max_bytes=settings.spool_max_bytes, on_problem=_spool_problem)
+        self._spooling = True
+        disk = type_of(settings.spool_path)
+        self.ephemeral_disk = disk if is_ephemeral(disk) else None
+        """Type of the spool's file system where it does not outlive its container."""
+        self._set_aside = SetAside(settings.spool_path, lambda record: self._frames().encode([record]))
         ratio = settings.success_ratio if settings.sampling != "off" else 1.0
         self.table = TraceTable(
             ratio,
-            policies=default_chain(threshold(ratio), slow_ms=settings.slow_ms),
+            policies=default_chain(threshold(ratio), slow_ms=settings.slow_ms, own=own_policies()),
             max_traces=settings.max_traces,
             max_items=settings.max_items,
             max_trace_items=settings.max_trace_items,
@@ -128,19 +141,32 @@ class Destinations:
     def _deliveries(self) -> list[Delivery]:
         made = []
         if self._outcomes is not None:
-            made.append(self._delivery("outcomes", self._outcomes.export, lambda record: True, self._outcomes.idle))
-        if self._sentry is not None:
-            made.append(self._delivery("sentry", self._sentry.export, lambda record: record.failure))
+            local = self._settings.effective_database_url.startswith("sqlite")
+            outcomes = self._outcomes
+            made.append(
+                self._delivery(
+                    "outcomes", outcomes.export, on_idle=outcomes.idle, prepare=outcomes.prepare, local=local
+                )
+            )
+        if (sentry := self._sentry) is not None:
+            made.append(
+                self._delivery(
+                    "sentry",
+                    sentry.export,
+                    wants=lambda record: record.failure,
+                    on_ask=lambda: sentry.flush(_SENTRY_FLUSH_S),
+                )
+            )
         if self._otlp is not None:
-            made.append(self._delivery("otlp", self._otlp.export, lambda record: True))
+            made.append(self._delivery("otlp", self._export_otlp, prepare=self._otlp.prepare))
         return made
 
     def _delivery(
         self,
         name: str,
         export: Export,
-        wants: Callable[[EventRecord], bool],
-        on_idle: Callable[[], None] | None = None,
+        wants: Callable[[EventRecord], bool] = lambda record: True,
+        **more: Any,
     ) -> Delivery:
         return Delivery(
             name,
@@ -148,9 +174,9 @@ class Destinations:
             reader=self._spool.reader(name),
             decode=self._decode,
             wants=wants,
-            set_aside=self._set_aside.rejected,
-            interval_s=self._settings.flush_interval_ms / 1000,
-            on_idle=on_idle,
+            set_aside=lambda record, reason: self._set_aside.rejected(record, reason, name),
+            interval_s=min(self._settings.flush_interval_ms / 1000, _AT_ONCE_S if self.ephemeral_disk else math.inf),
+            **more,
         )
 
     def database_health(self) -> Health | None:
@@ -166,6 +192,18 @@ class Destinations:
         from caseyos_otel.exporters.sentry.spans import SentrySpanExporter
 
         return [BatchSpanProcessor(SentrySpanExporter(self._settings.sentry_dsn or ""))]
+
+    def span_text(self) -> Callable[[str], str]:
+        """What may leave of a text in a span: as every destination of spans may see it."""
+        destinations = ("otlp", "sentry") if self._sentry is not None else ("otlp",)
+
+        def shown(text: str) -> str:
+            for destination in destinations:
+                text = self.disclosure.text(text, destination)
+            return text
+
+        short = lru_cache(maxsize=4096)(shown)  # methods, routes and statements come again and again
+        return lambda text: short(text) if len(text) <= _SHORT_TEXT else shown(text)
 
     # -- feeding -------------------------------------------------------------------------------------------------
 
@@ -199,7 +237,8 @@ class Destinations:
     def _to_otlp(self, delivery: Delivery) -> Sink:
         everything = self._settings.otlp_events == "all"
 
-        def release(record: EventRecord, _: Decision) -> None:
+        def release(record: EventRecord, decision: Decision) -> None:
+            record.sampling = sampling_attributes(decision)
             delivery.offer(record)
 
         def sink(record: EventRecord) -> None:
@@ -216,9 +255,9 @@ class Destinations:
         sentry = self._sentry
         assert sentry is not None
 
-        def release(record: EventRecord, _: Decision) -> None:
+        def release(record: EventRecord, decision: Decision) -> None:
             with guard("sending a Sentry log"):
-                sentry.emit_log(record)
+                sentry.emit_log(record, sampling_attributes(decision))
 
         def sink(record: EventRecord) -> None:
             if not record.failure:
@@ -239,6 +278,17 @@ class Destinations:
             destination=destination,
             event_name=record.declaration.name,
         )
+
+    def _export_otlp(self, records: Sequence[EventRecord]) -> None:
+        """Write on each event what is known of its trace now that it leaves; no event waits for it."""
+        for record in records:
+            if record.sampling is None and record.trace_id:
+                decision = self.table.known(record.trace_id)
+                if record.failure or decision is not None:
+                    record.sampling = {SAMPLING_KEPT: record.failure or (decision is not None and decision.keep)}
+                    record.attributes = None  # made anew where the exporter reads them
+        if self._otlp is not None:
+            self._otlp.export(records)
 
     def remember(
         self, event_id: str, within: Context, trail: tuple[context.TrailEntry, ...], error: BaseException | None
@@ -274,10 +324,23 @@ class Destinations:
             frame = self._frames().encode([record])
             self._spool.writer.append("outcomes" if record.outcome else "failures", frame)
         except SpoolUnavailable as error:
-            drops.count("spool_unavailable", event=record.declaration.name)
-            diagnostics.warn(f"{error}; durable events stay in memory until then", key="spool")
+            self._not_spooled(record, error)
             return False
+        if not self._spooling:
+            self._spooling = True
+            diagnostics.logger.info("the spool takes durable events again")
         return True
+
+    def _not_spooled(self, record: EventRecord, error: SpoolUnavailable) -> None:
+        full = isinstance(error, SpoolFull)
+        drops.count("spool_full" if full else "spool_unavailable", event=record.declaration.name)
+        if full:
+            diagnostics.error(f"{error}; durable events stay in memory until then", key="spool_full")
+        elif isinstance(error, FrameRefused):
+            diagnostics.warn(f"{error}; the event stays in memory", key="frame_refused")
+        elif self._spooling:  # one warning, until it comes back
+            self._spooling = False
+            diagnostics.warn(f"{error}; durable events stay in memory until then", key=f"spool:{time.monotonic()}")
 
     def _frames(self) -> RequestEncoder:
         if self._encoder is None:
@@ -287,7 +350,11 @@ class Destinations:
         return self._encoder
 
     def _decode(self, frame: bytes) -> list[EventRecord]:
-        return decode(frame, registry, on_undeclared=self._set_aside.undeclared_frame)
+        try:
+            return decode(frame, registry, on_undeclared=self._set_aside.undeclared_frame)
+        except MalformedRequestError as error:
+            self._set_aside.malformed_frame(frame, str(error))
+            return []
 
     def set_aside_unknown(self, name: str, fields: Mapping[str, Any]) -> None:
         """Keep an event that nobody declared."""
@@ -303,9 +370,17 @@ class Destinations:
             self._spool.adopt()
 
     def sync(self) -> None:
-        """Sync the spool against power loss."""
+        """Sync the spool against power loss, and keep it within its bound."""
         if self._settings.spool_sync == "interval":
             self._spool.writer.sync()
+        self._spool.relieve()
+
+    def spool_health(self) -> SpoolHealth:
+        """What an operator watches of the spool."""
+        ages = {delivery.name: self._spool.oldest_age(delivery.name) for delivery in self.deliveries}
+        unsynced = self._spool.writer.unsynced_age if self._settings.spool_sync == "interval" else 0.0
+        space = self._spool.space
+        return SpoolHealth(space.used, space.max_bytes, unsynced, ages)
 
     # -- ending --------------------------------------------------------------------------------------------------
 
@@ -314,16 +389,20 @@ class Destinations:
         if self.log is not None:
             self.log.flush()
 
-    def flush(self, timeout_s: float) -> bool:
-        """Deliver what waits, all destinations at once, within a deadline."""
+    def flush(self, timeout_s: float, *, exiting: bool = False) -> bool:
+        """Deliver what waits, all destinations at once, within a deadline. `exiting`: not waiting where it is hopeless."""
         deadline = time.monotonic() + timeout_s
         self.after_batch()
         asked = [(delivery, delivery.ask()) for delivery in self.deliveries]
-        if self._sentry is not None:
-            with guard("flushing Sentry"):
-                self._sentry.flush(max(deadline - time.monotonic(), 0.1))
-        answers = [delivery.answered(number, max(deadline - time.monotonic(), 0.0)) for delivery, number in asked]
+        answers = [
+            (delivery.answered_at_exit if exiting else delivery.answered)(number, max(deadline - time.monotonic(), 0.0))
+            for delivery, number in asked
+        ]
         return all(answers)
+
+    def is_away(self, name: str) -> bool:
+        """Whether a destination has not answered when it was last tried."""
+        return any(delivery.name == name and delivery.away for delivery in self.deliveries)
 
     def close(self) -> None:
         """End the delivery threads and let the spool go; what is in it, the next process delivers."""
@@ -344,5 +423,5 @@ class Destinations:
 
 
 def _spool_problem(problem: Problem) -> None:
-    drops.count(problem.kind, destination="spool")
+    drops.count(problem.kind, problem.records, destination=problem.destination or "spool")
     diagnostics.warn(f"spool: {problem.path}: {problem.kind}: {problem.detail}", key=f"{problem.kind}:{problem.path}")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
@@ -12,22 +13,23 @@ from opentelemetry import metrics
 from opentelemetry._logs import LogRecord
 
 from caseyos_otel import _otel, context, diagnostics
-from caseyos_otel.diagnostics import drops, guard
+from caseyos_otel.diagnostics import drops, guard, guarded
 from caseyos_otel.emit.worker import Worker
 from caseyos_otel.events.record import Delivery as Promise
 from caseyos_otel.events.record import EventRecord
 from caseyos_otel.instrumentation import track as tracking
 from caseyos_otel.pipeline import announcement, status
 from caseyos_otel.pipeline.destinations import Destinations
-from caseyos_otel.pipeline.gauges import observe_database
+from caseyos_otel.pipeline.gauges import observe_database, observe_spool
 from caseyos_otel.settings import Settings
 
 if TYPE_CHECKING:
-    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 
     from caseyos_otel.processors.chain import EventChain
 
 SYNC_EVERY_S = 1.0
+PROVIDERS_END_S = 0.2
 ADOPT_EVERY_S = 5.0
 
 
@@ -51,6 +53,7 @@ class Pipeline:
             self._tick,
             in_force.flush_interval_ms / 1000,
         )
+        self._exporting: tuple[SpanProcessor, ...] = ()
         self._running = False
         self._ended = False
         self._life = threading.Lock()
@@ -101,7 +104,10 @@ class Pipeline:
         theirs = _otel.span_processors(provider)
         exporting = [p for p in theirs if _otel.exporter_of(p) is not None]
         exporting += self.destinations.span_processors()
-        sampling = TailSamplingSpanProcessor(self.table, exporting, mode=self.settings.sampling)  # type: ignore[arg-type]
+        self._exporting = tuple(exporting)
+        mode: Any = self.settings.sampling  # one of the three that settings allow
+        redact = self.destinations.span_text()
+        sampling = TailSamplingSpanProcessor(self.table, exporting, mode=mode, redact=redact)
         first = TrailSpanProcessor(self.wake)
         _otel.set_span_processors(provider, (first, *(p for p in theirs if p not in exporting), sampling))
         self._record_every_span(provider)
@@ -126,9 +132,12 @@ class Pipeline:
         from caseyos_otel.processors.chain import EventChain
         from caseyos_otel.processors.measure import Measure
         from caseyos_otel.processors.redact import Redact
+        from caseyos_otel.sampling.gauges import observe_table
 
         meter = metrics.get_meter(announcement.SCOPE, announcement.version())
         observe_database(meter, self.destinations.database_health)
+        observe_spool(meter, self.destinations.spool_health)
+        observe_table(meter, self.table)
         measure = Measure(meter)
         return EventChain(
             steps=(Redact(self.destinations.disclosure), measure),
@@ -145,6 +154,11 @@ class Pipeline:
 
     def connect(self) -> None:
         """Let the emitter hand over what it has, and start what a dead process left to deliver."""
+        if self.destinations.deliveries and (disk := self.destinations.ephemeral_disk):
+            self.notes.append(  # the start-up line says it
+                f"the spool lies on {disk}, which does not outlive its container: put CASEYOS_OTEL_STATE_DIR on a volume,"
+                " or track outcomes with session="
+            )
         emitter = tracking.emitter
         emitter.strict = self.settings.strict
         emitter.keep = self.table.keep
@@ -235,10 +249,12 @@ class Pipeline:
 
     # -- flushing and ending -------------------------------------------------------------------------------------
 
-    def flush(self, timeout_s: float) -> bool:
+    def flush(self, timeout_s: float, *, exiting: bool = False) -> bool:
         """Deliver what was emitted before the call, the providers' own processors included, within a deadline."""
         deadline = time.monotonic() + timeout_s
-        done = self.flush_ours(timeout_s)
+        done = self.flush_ours(timeout_s, exiting=exiting)
+        if exiting and self.destinations.is_away("otlp"):
+            return False  # the providers send to the same receiver, and each waits for it for itself
         # Some processors of the SDK take longer than they are given: ours is the deadline that holds.
         flushed = [False]
         in_time = self.worker.run_for(lambda: self._flush_providers(deadline, flushed), deadline - time.monotonic())
@@ -252,33 +268,47 @@ class Pipeline:
         else:
             others.append(logs)
         flushes = [flush for other in others if (flush := getattr(other, "force_flush", None)) is not None]
-        results = [flush(_millis_until(deadline)) is not False for flush in flushes]
+        results = [_flushed(flush, deadline) for flush in flushes]
         flushed[0] = all(results)
 
-    def flush_ours(self, timeout_s: float) -> bool:
-        """The queue, the trace table and every destination."""
+    def flush_ours(self, timeout_s: float, *, exiting: bool = False) -> bool:
+        """The queue, the trace table and every destination. `exiting`: one that is away is not waited for."""
         if self._ended:  # the providers' own shutdown comes after ours and asks again
             return True
         deadline = time.monotonic() + timeout_s
         emptied = self.worker.drain(timeout_s)
         with guard("deciding pending traces"):
-            self.table.flush()
-        return self.destinations.flush(deadline - time.monotonic()) and emptied
+            self.table.flush(deadline - time.monotonic())
+        return self.destinations.flush(deadline - time.monotonic(), exiting=exiting) and emptied
 
     def flush_at_exit(self, timeout_s: float) -> None:
         """Flush where a process may end without another word of ours, and leave its last counts in the status file."""
-        self.flush(timeout_s)
+        self.flush(timeout_s, exiting=True)
         with guard("writing the status file"):
             self.write_status()
 
     def shutdown(self, timeout_s: float) -> None:
         """Flush, and end our threads. Events that are emitted later are still spooled, and delivered by the next process."""
         with guard("shutting down"):
-            self.flush_ours(timeout_s)  # the providers flush their own in their own atexit
+            self.flush_ours(timeout_s, exiting=True)  # the providers flush their own in their own atexit
             self._ended = True
+            if self.destinations.is_away("otlp"):
+                self._end_providers()
             self.worker.stop()
             self.destinations.close()
             self.write_status()
+
+    def _end_providers(self) -> None:
+        """Their own atexit would wait for the receiver that is away, up to thirty seconds each: ended here, within ours."""
+        providers: list[Any] = [p for p in self.providers.values() if _otel.is_sdk(p)]
+        ends = [provider.shutdown for provider in providers]
+        for end in ends:
+            atexit.unregister(end)
+        exporters: list[Any] = [_otel.exporter_of(processor) for processor in self._exporting]
+        for exporter in exporters:
+            if type(exporter).__module__.startswith("opentelemetry.exporter.otlp"):
+                guarded("giving up an exporter", exporter.shutdown)
+        self.worker.run_for(lambda: _all(ends), PROVIDERS_END_S)
 
     def before_fork(self) -> None:
         """Let the worker finish what it is writing, so that a child does not inherit half a line."""
@@ -318,10 +348,22 @@ class Pipeline:
         for name in ("logs", "traces"):
             if (resource := getattr(self.providers.get(name), "resource", None)) is not None:
                 return dict(resource.attributes)
-        from opentelemetry.sdk.resources import Resource
-
-        return dict(Resource.create(announcement.resource_attributes()).attributes)
+        return announcement.resource()
 
 
 def _millis_until(deadline: float) -> int:
     return max(0, int((deadline - time.monotonic()) * 1000))
+
+
+def _flushed(flush: Callable[[int], object], deadline: float) -> bool:
+    """The SDK's meter provider raises where its receiver is away; others return False."""
+    try:
+        return flush(_millis_until(deadline)) is not False
+    except Exception as error:
+        diagnostics.warn(f"a provider could not be flushed: {error}", key="flushing a provider")
+        return False
+
+
+def _all(ends: Sequence[Callable[[], object]]) -> None:
+    for end in ends:
+        guarded("ending a provider", end)

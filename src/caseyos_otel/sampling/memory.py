@@ -27,23 +27,24 @@ class DroppedTraces:
         buckets = 1 << (max(size, _WAYS) // _WAYS - 1).bit_length()
         self._shift = 65 - buckets.bit_length()
         self._prints = array("Q", bytes(8 * _WAYS * buckets))
+        self._next = bytearray(buckets)
 
     def add(self, trace_id: int) -> None:
         """Remember that this trace was dropped."""
         fingerprint = _fingerprint(trace_id)
-        first = self._bucket(fingerprint)
-        prints = self._prints
-        prints[first + 1 : first + _WAYS] = prints[first : first + _WAYS - 1]
-        prints[first] = fingerprint
+        bucket = self._bucket(fingerprint)
+        way = self._next[bucket]
+        self._prints[bucket * _WAYS + way] = fingerprint
+        self._next[bucket] = (way + 1) % _WAYS
 
     def __contains__(self, trace_id: int) -> bool:
         fingerprint = _fingerprint(trace_id)
-        first = self._bucket(fingerprint)
+        first = self._bucket(fingerprint) * _WAYS
         return fingerprint in self._prints[first : first + _WAYS]
 
     def _bucket(self, fingerprint: int) -> int:
         """Multiplicative hashing: ids that differ in few bits still spread over all buckets."""
-        return ((fingerprint * _GOLDEN & _LOW_64_BITS) >> self._shift) * _WAYS
+        return (fingerprint * _GOLDEN & _LOW_64_BITS) >> self._shift
 
 
 def _fingerprint(trace_id: int) -> int:

@@ -11,32 +11,52 @@ from caseyos_otel.sampling.decision import Decision
 from caseyos_otel.sampling.trace import Route
 
 Leaving = tuple[Any, Route, Decision]
+Losses = Counter[tuple[str, str]]
+"""How many items were dropped, by (destination, event name)."""
 
 
 class Outbox:
     """Decided items in the order in which they arrived. Not locked: its owner is.
 
     Attributes:
-        leaving: What waits to be handed over; read its length, change it through the methods.
+        leaving: What waits for the worker; read its length, change it through the methods.
     """
 
     def __init__(self) -> None:
         self.leaving: deque[Leaving] = deque()
-        self._losses: Counter[tuple[str, str]] = Counter()
+        self._at_once: list[Leaving] = []
+        self._losses: Losses = Counter()
 
-    def add(self, item: object, route: Route, decision: Decision) -> None:
-        """Queue the item if it leaves, else count it."""
-        if decision.keep or route.always:
+    def add(self, item: object, route: Route, decision: Decision) -> bool:
+        """Queue the item if it leaves, else count it; whether it waits now."""
+        leaves = decision.keep or route.always
+        if leaves:
             self.leaving.append((item, route, decision))
         else:
             self._losses[route.destination, route.event_name] += 1
+        return leaves
+
+    def leave_now(self, item: object, route: Route, decision: Decision) -> None:
+        """Hand the item over as soon as the lock is free."""
+        self._at_once.append((item, route, decision))
+
+    def spill(self, n: int) -> int:
+        """Let the first waiting items leave at once, at most `n`; how many they are."""
+        spilled = self.take(n)
+        self._at_once += spilled
+        return len(spilled)
 
     def take(self, limit: int) -> list[Leaving]:
         """Remove and return the first items, at most `limit`."""
         return [self.leaving.popleft() for _ in range(min(limit, len(self.leaving)))]
 
-    def take_losses(self) -> Counter[tuple[str, str]]:
-        """Remove and return the counts of dropped items by (destination, event name)."""
+    def take_urgent(self) -> list[Leaving]:
+        """Remove and return what leaves at once."""
+        urgent, self._at_once = self._at_once, []
+        return urgent
+
+    def take_losses(self) -> Losses:
+        """Remove and return the counts of dropped items."""
         losses, self._losses = self._losses, Counter()
         return losses
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from caseyos_otel import diagnostics
 from caseyos_otel.sampling import probability
@@ -55,15 +55,22 @@ class Slow:
         return Decision(True, "policy:slow", probability.ALWAYS)
 
 
-@dataclass(frozen=True, slots=True)
 class Probability:
     """Keeps a trace if and only if its randomness reaches `threshold`; always has an answer."""
 
-    threshold: int
+    def __init__(self, threshold: int) -> None:
+        self.threshold: Final = threshold
+        # Its two answers, made once: nearly every trace gets one of them.
+        self.kept: Final = Decision(True, "probability", threshold)
+        self.dropped: Final = Decision(False, "probability", threshold)
 
     def evaluate(self, trace: Trace) -> Decision | None:
         """Keep iff R ≥ T."""
-        return Decision(probability.keep(trace.randomness, self.threshold), "probability", self.threshold)
+        return self.of(trace.randomness)
+
+    def of(self, randomness: int) -> Decision:
+        """The decision about a trace or a record of this randomness."""
+        return self.kept if randomness >= self.threshold else self.dropped
 
 
 def default_chain(threshold: int, *, slow_ms: float | None = None, own: Iterable[Policy] = ()) -> tuple[Policy, ...]:
@@ -72,29 +79,56 @@ def default_chain(threshold: int, *, slow_ms: float | None = None, own: Iterable
     return (Errors(), *own, *slow, Probability(threshold))
 
 
+def decider(policies: Iterable[Policy]) -> Callable[[Trace], Decision]:
+    """`decide` with these policies; written out where they are the default chain, which nearly every trace asks."""
+    chain = tuple(policies)
+    if not (len(chain) == 2 and type(chain[0]) is Errors and type(chain[1]) is Probability):
+        return lambda trace: decide(trace, chain)
+    by_chance = chain[1]
+
+    def default(trace: Trace) -> Decision:
+        chosen = ERROR if trace.failed else by_chance.of(trace.randomness)
+        return chosen if trace.upstream is BEGAN_HERE else honouring_upstream(chosen, trace)
+
+    return default
+
+
 def decide(trace: Trace, policies: Iterable[Policy]) -> Decision:
     """What the first policy with an answer says, held against what came in with the trace.
 
     Pure for the default chain: it depends on R, T, the incoming flag and threshold, and failures alone. A policy that
     raises has no answer. Without any answer the trace is kept. No policy can drop a failure.
     """
-    answers = (_answer(policy, trace) for policy in policies)
-    chosen = next((answer for answer in answers if answer is not None), NO_ANSWER)
-    return honouring_upstream(ERROR if trace.failed and not chosen.failure else chosen, trace)
+    chosen = _first_answer(trace, policies)
+    if trace.failed and not chosen.failure:
+        chosen = ERROR
+    return chosen if trace.upstream is BEGAN_HERE else honouring_upstream(chosen, trace)
 
 
-def _answer(policy: Policy, trace: Trace) -> Decision | None:
-    try:
-        return policy.evaluate(trace)
-    except Exception as error:
-        diagnostics.swallowed(f"evaluating the sampling policy {type(policy).__name__}", error)
-        return None
+def _first_answer(trace: Trace, policies: Iterable[Policy]) -> Decision:
+    for policy in policies:
+        try:
+            answer = policy.evaluate(trace)
+            if answer is not None:
+                return _honest(answer, trace)
+        except Exception as error:
+            diagnostics.swallowed(f"evaluating the sampling policy {type(policy).__name__}", error)
+    return NO_ANSWER
+
+
+def _honest(answer: Decision, trace: Trace) -> Decision:
+    """A trace that is kept below the threshold it claims was kept by something else: no probability is claimed then."""
+    if not isinstance(answer, Decision):
+        raise TypeError(f"a policy returns a Decision or None, not {type(answer).__name__}")
+    if answer.keep and answer.threshold is not None and trace.randomness < answer.threshold:
+        return replace(answer, threshold=None)
+    return answer
 
 
 def honouring_upstream(decision: Decision, trace: Trace) -> Decision:
     """The decision after the caller's: an unsampled trace stays for failures only, a threshold is never lowered."""
     upstream = trace.upstream
-    if not decision.keep or upstream is BEGAN_HERE:
+    if not decision.keep:
         return decision
     if decision.failure:
         return replace(decision, threshold=_threshold_of_failure(decision.threshold, trace))

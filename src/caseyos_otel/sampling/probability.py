@@ -101,14 +101,14 @@ def with_threshold(tracestate: TraceState | None, threshold: int | None) -> Trac
     Entries that do not fit the limits of W3C (32 entries, 256 characters a value) are left out from the right.
     """
     if not tracestate:
-        return _bare(threshold)
+        return bare_tracestate(threshold)
     sub_keys = _sub_keys(tracestate)
     sub_keys.pop("th", None)
     return _replaced(tracestate, _join(threshold, sub_keys))
 
 
 @lru_cache(maxsize=64)
-def _bare(threshold: int | None) -> TraceState:
+def bare_tracestate(threshold: int | None) -> TraceState:
     """The tracestate that holds the threshold alone; made once for each threshold."""
     return TraceState() if threshold is None else TraceState([(_KEY, f"th:{encode_threshold(threshold)}")])
 

@@ -4,24 +4,38 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor
+from opentelemetry.trace import StatusCode
 
 from caseyos_otel import diagnostics
-from caseyos_otel.events.failure import span_failed
+from caseyos_otel._otel import fields_of, on_ending
+from caseyos_otel.events.failure import ERROR_TYPE, span_failed
 from caseyos_otel.sampling.decision import Decision
-from caseyos_otel.sampling.held import HeldSpan, Redact, annotated, hold, rebuilt
+from caseyos_otel.sampling.held import HeldSpan, Redact, annotated, rebuilt, redacted
 from caseyos_otel.sampling.table import TraceTable
-from caseyos_otel.sampling.trace import SPANS, Route
+from caseyos_otel.sampling.trace import SPANS, STRIDE, Route
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
 
+    from caseyos_otel.sampling.trace import Trace
+
 Mode = Literal["process", "collector", "off"]
 
-_EMPTY_ON_START: Final = (SpanProcessor.on_start, BatchSpanProcessor.on_start, SimpleSpanProcessor.on_start)
+_EMPTY: Final = (SpanProcessor, BatchSpanProcessor, SimpleSpanProcessor)
+_EMPTY_ON_START: Final = frozenset(each.on_start for each in _EMPTY)
+ERROR: Final = StatusCode.ERROR
+_TRACE_ID: Final = HeldSpan._fields.index("trace_id")
+_SPAN_ID: Final = HeldSpan._fields.index("span_id")
+_ATTRIBUTES: Final = HeldSpan._fields.index("attributes")
+_EVENTS: Final = HeldSpan._fields.index("events")
+_STATUS: Final = HeldSpan._fields.index("status")
+
+SHUTDOWN_S: Final = 5.0
+"""What shutdown may spend on handing over what was still undecided."""
 
 
 class TailSamplingSpanProcessor(SpanProcessor):
@@ -34,8 +48,12 @@ class TailSamplingSpanProcessor(SpanProcessor):
         wrapped: The processors that export.
         before: Called with every ended span before sampling, so that an event made from it can keep the trace.
         mode: `process`: kept traces leave. `collector`: every span leaves once its trace is decided, with the verdict
-            on it. `off`: every span leaves at once, unchanged.
-        redact: Takes the attributes of a span that leaves and returns what may leave (not in mode `off`).
+            on it. `off`: every span leaves at once.
+        redact: Takes a text of a span that leaves (an attribute, also of its span events; the description of its
+            status) and returns what may leave.
+
+    Raises:
+        ValueError: the table has a span processor already.
 
     Example:
         >>> from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter
@@ -54,49 +72,88 @@ class TailSamplingSpanProcessor(SpanProcessor):
         redact: Redact | None = None,
     ) -> None:
         self._table = table
+        self._traces = table.traces
+        self._idle = table.idle
+        self._ticket = table.ticket
+        self._clock = table.clock
+        self._most = table.max_trace_items * STRIDE
         self._wrapped = tuple(wrapped)
         self._starting = tuple(each for each in wrapped if type(each).on_start not in _EMPTY_ON_START)
+        self._ending = tuple(ending for each in wrapped if (ending := on_ending(each)) is not None)
         self._before = before
         self._sampling = mode != "off"
         self._redact = redact
         self._rebuild = annotated if mode == "collector" else rebuilt
-        self._route = Route(self._release, SPANS, always=mode == "collector")
+        if self._sampling:
+            table.spans_go(Route(self._release, SPANS, always=mode == "collector"))
+
+    # Every span of the service pays for these three: no lock and no call that it can do without (see `Trace`).
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
         """Count the open span."""
-        if self._sampling:
-            try:
-                self._table.span_started(span.get_span_context(), span.parent)
-            except Exception as error:
-                diagnostics.swallowed("counting a started span", error)
+        try:
+            context = span.get_span_context()
+            trace = self._traces.get(context.trace_id)
+            if trace is not None:
+                trace.open.add(context.span_id)
+            elif self._sampling:
+                self._table.begin(context, span.parent)
+        except Exception as error:
+            diagnostics.swallowed("counting a started span", error)
         for processor in self._starting:
             processor.on_start(span, parent_context)
 
+    def _on_ending(self, span: Span) -> None:
+        for ending in self._ending:
+            ending(span)
+
     def on_end(self, span: ReadableSpan) -> None:
         """Hold the span, or let it follow its trace."""
+        if not self._sampling:
+            self._pass_on(span)
+            return
         if self._before is not None:
             self._call_before(span)
-        context = span.get_span_context()
-        if context is None or not self._sampling:
-            self._export(span)
-            return
         try:
-            held = hold(span, context)
-            failed = span_failed(held)  # type: ignore[arg-type] # it reads what HeldSpan has under the same names
-            self._table.span_ended(held, self._route, failed=failed)
+            fields = fields_of(span)
+            if (
+                fields[_EVENTS]
+                or fields[_STATUS].status_code is ERROR
+                or ERROR_TYPE in fields[_ATTRIBUTES]  # first a look, which is cheap
+            ) and span_failed(span):
+                self._table.end_failed(HeldSpan(*fields))
+                return
+            trace = self._traces.get(fields[_TRACE_ID])
+            if trace is None or len(trace.held) >= self._most:
+                self._table.end(HeldSpan(*fields))
+            else:
+                self._hold(trace, fields)
         except Exception as error:
             diagnostics.swallowed("holding an ended span", error)
 
+    def _hold(self, trace: Trace, fields: tuple[Any, ...]) -> None:
+        ticket = self._ticket()
+        if ticket >= self._table.limit:
+            self._table.make_room(ticket)
+        trace.held.extend(fields)
+        trace.open.discard(fields[_SPAN_ID])
+        if not trace.open:
+            trace.idle_since = now = self._clock()
+            self._idle.append((now, trace))
+        if trace.decision is not None:
+            self._table.sweep(trace)
+
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
-        """Decide what is pending, then flush the wrapped processors. False if one did not manage in time."""
+        """Decide what is pending, then flush the wrapped processors. False if that did not end in time."""
         deadline = time.monotonic() + timeout_millis / 1000
-        self._table.flush()
+        left = self._table.flush(timeout_millis / 1000)
         results = [each.force_flush(_millis_until(deadline)) for each in self._wrapped]
-        return all(result is not False for result in results)
+        return left and all(result is not False for result in results)
 
     def shutdown(self) -> None:
         """Decide what is pending, then shut the wrapped processors down, which say themselves what comes too late."""
-        self._table.flush()
+        if not self._table.flush(SHUTDOWN_S):
+            self._table.abandon()
         self._sampling = False
         for processor in self._wrapped:
             processor.shutdown()
@@ -110,6 +167,11 @@ class TailSamplingSpanProcessor(SpanProcessor):
 
     def _release(self, held: HeldSpan, decision: Decision) -> None:
         self._export(self._rebuild(held, decision, self._redact))
+
+    def _pass_on(self, span: ReadableSpan) -> None:
+        if self._before is not None:
+            self._call_before(span)
+        self._export(span if self._redact is None else redacted(HeldSpan(*fields_of(span)), self._redact))
 
     def _export(self, span: ReadableSpan) -> None:
         for processor in self._wrapped:

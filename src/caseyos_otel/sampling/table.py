@@ -2,26 +2,41 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
-from collections import Counter, OrderedDict
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
+from caseyos_otel import diagnostics
 from caseyos_otel.sampling import probability
 from caseyos_otel.sampling.decision import DROPPED, ERROR, LATE_ERROR, UNDECIDED, Decision, Verdict
 from caseyos_otel.sampling.memory import DroppedTraces, KeptTraces
 from caseyos_otel.sampling.outbox import Leaving, Outbox, hand_over
-from caseyos_otel.sampling.policy import Policy, decide, default_chain
-from caseyos_otel.sampling.trace import EndedSpan, Route, Trace, upstream_of
+from caseyos_otel.sampling.policy import Policy, Probability, decider, default_chain
+from caseyos_otel.sampling.trace import (
+    BEGAN_HERE,
+    SPANS,
+    STRIDE,
+    HeldRecord,
+    Route,
+    Trace,
+    flat_record,
+    items_of,
+    upstream_of,
+)
 
 if TYPE_CHECKING:
     from uuid import UUID
 
     from opentelemetry.trace import SpanContext
 
-_RELEASED_AT_ONCE: Final = 128
+    from caseyos_otel.sampling.held import HeldSpan
+
+_AT_ONCE: Final = 64
+"""Traces decided, or items taken out, while the lock is held once."""
 
 OnDropped = Callable[[str, int, str, str], object]
 """Called as (reason, n, destination, event name) for what is dropped."""
@@ -31,16 +46,21 @@ def _uncounted(_reason: str, _n: int, _destination: str, _event_name: str) -> No
     pass
 
 
+def _nowhere(_item: object, _decision: Decision) -> None:
+    pass
+
+
 class TraceTable:
     """Holds what belongs to undecided traces, decides, and remembers what it decided.
 
     A trace is decided when something in it fails (`keep`, a failed span), when its last open local span ended
     `grace_s` ago, at `max_age_s`, at a bound (the oldest first), and at `flush`. What is kept leaves in `tick` and
-    `flush`, in the order of arrival; only at the bound of items does a caller release some itself. So a kept span
-    costs its caller no more than a dropped one.
+    `flush`, in the order of arrival; only at the bound of items does a caller release some itself.
 
-    Thread-safe. Nothing is released under the lock. The lock is re-entrant: the garbage collector or a signal handler
-    may end a span inside it.
+    Thread-safe, by CPython's global interpreter lock. For most spans the processor only asks `traces` and appends to
+    what it finds, without a lock; for the rest (a trace begins, something fails, comes late or meets a bound) it calls
+    a method here, which locks. Nothing is released under the lock. What the garbage collector or a signal handler
+    starts or ends while this very thread is inside is done when it leaves.
 
     Args:
         ratio: Share of failure-free traces that is kept, 0 to 1.
@@ -53,7 +73,14 @@ class TraceTable:
         every_root_recorded: False if a head sampler of the user's may drop traces that begin here; their probability
             is then unknown unless that sampler writes `ot=th`. An attribute too, for who learns it at `attach`.
         on_dropped: Counts what is dropped; called outside the lock.
+        on_decided: Called by the worker with the seconds from a trace's first span to its decision; an attribute too.
         clock: Monotonic seconds.
+
+    Attributes:
+        traces: The undecided traces by id. Only who holds the lock takes one out.
+        idle: (since when, trace) of each trace whose last open span has ended.
+        ticket: Gives each item that is held its number, from 0.
+        limit: Up to which ticket there is room; it grows as items leave.
 
     Raises:
         ValueError: a bound is not positive, or `ratio` is not from 0 to 1.
@@ -71,6 +98,7 @@ class TraceTable:
         grace_s: float = 0.2,
         every_root_recorded: bool = True,
         on_dropped: OnDropped = _uncounted,
+        on_decided: Callable[[float], object] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if min(max_traces, max_items, max_trace_items, max_age_s) <= 0 or grace_s < 0:
@@ -79,40 +107,72 @@ class TraceTable:
                 f"max_trace_items={max_trace_items}, max_age_s={max_age_s}, grace_s={grace_s} (grace_s may be 0)"
             )
         self.threshold: Final = probability.threshold(ratio)
-        self._policies = default_chain(self.threshold) if policies is None else tuple(policies)
+        self._by_chance = Probability(self.threshold)
+        self._decide: Final = decider(default_chain(self.threshold) if policies is None else policies)
         self._max_traces = max_traces
         self._max_items = max_items
-        self._max_trace_items = max_trace_items
+        self.max_trace_items: Final = max_trace_items
         self._max_age_s = max_age_s
         self._grace_s = grace_s
         self.every_root_recorded = every_root_recorded
         self._on_dropped = on_dropped
-        self._clock = clock
+        self.on_decided = on_decided
+        self.clock: Final = clock
+        self.traces: Final[dict[int, Trace]] = {}
+        self._order: Final[deque[Trace]] = deque()
+        self.idle: Final[deque[tuple[float, Trace]]] = deque()
+        self.ticket: Final = itertools.count().__next__
+        self._trace_ticket: Final = itertools.count().__next__
+        self._spans = Route(_nowhere, SPANS)
         self.after_fork()
 
     def after_fork(self) -> None:
         """In a child: forget everything. The traces are the parent's; its lock may be held by a thread that is gone."""
         self._lock = threading.RLock()
-        self._traces: OrderedDict[int, Trace] = OrderedDict()
-        self._held = 0
+        self._inside = False
+        self._postponed: deque[Callable[[], object]] = deque()
+        self.traces.clear()
+        self.idle.clear()
+        self._order.clear()
+        self.limit = self.ticket() + 1 + self._max_items
+        self._trace_limit = self._trace_ticket() + 1 + self._max_traces
         self._outbox = Outbox()
         self._kept = KeptTraces(self._max_traces)
         self._dropped = DroppedTraces(8 * self._max_traces)
         self._decisions: Counter[tuple[bool, str]] = Counter()
+        self._dropped_by_chance = 0
+        self._lost_spans = 0
+        self._evictions: Counter[str] = Counter()
+        self._late: Counter[bool] = Counter()
+        self._durations: list[float] = []
+
+    def spans_go(self, route: Route) -> None:
+        """Say where spans go. One span processor a table: it counts the open spans of one provider.
+
+        Raises:
+            ValueError: another span processor has this table.
+        """
+        if self._spans.release is not _nowhere:
+            raise ValueError("this TraceTable has a span processor already; wrap all exporting processors in that one")
+        self._spans = route
 
     # What is asked: by callers, and by whoever samples records
 
-    def keep(self, trace_id: int) -> Decision:
-        """Something in this trace failed: it is kept, whatever came in. Cheap; held items leave at the next tick."""
-        if trace_id == 0:
-            return ERROR
+    def keep(self, trace_id: int) -> None:
+        """Something in this trace failed: it is kept, whatever came in. Cheap; what was held leaves at the next tick."""
+        if trace_id:
+            self._do(lambda: self._fail(trace_id))
+
+    def known(self, trace_id: int) -> Decision | None:
+        """What was decided about the trace, if it was decided here and is remembered."""
         with self._lock:
-            return self._fail(trace_id)
+            kept = self._kept.get(trace_id)
+            return self._by_chance.dropped if kept is None and trace_id in self._dropped else kept
 
     def verdict(self, trace_id: int) -> Verdict:
         """What is known about the trace now. One that was never seen here is decided by its id alone."""
         with self._lock:
-            decision = None if trace_id in self._traces else self._decision(trace_id)
+            decision = None if trace_id in self.traces else self._decision(trace_id)
         if decision is None:
             return UNDECIDED
         return Verdict(True, decision.threshold, decision.reason) if decision.keep else DROPPED
@@ -123,31 +183,22 @@ class TraceTable:
         item: object,
         release: Callable[[Any, Decision], object],
         *,
+        failure: bool = False,
         destination: str = "sentry",
         event_name: str = "",
     ) -> None:
-        """Hand over a record of a trace: released now if it is kept, counted if it is dropped, else held.
+        """Hand over a record of a trace: it leaves if that is kept, is counted if it is dropped, else held.
 
         Args:
-            trace_id: The record's trace.
+            trace_id: The record's trace; 0 for a failure that has none.
             item: The record.
             release: Called as (item, decision), now or in a later `tick`; never while the table is locked.
+            failure: The record keeps its trace, and leaves in any case.
             destination: Whom a drop is counted for.
             event_name: Which event a drop is counted for.
         """
         route = Route(release, destination, event_name)
-        decision: Decision | None = None
-        with self._lock:
-            spilled = self._room() if self._held + len(self._outbox.leaving) >= self._max_items else ()
-            trace = self._traces.get(trace_id)
-            if trace is not None and not self._full(trace):
-                self._hold(trace, item, route)
-            else:
-                decision = self._decision(trace_id)
-        if spilled:
-            hand_over(spilled)
-        if decision is not None:
-            self._finish(item, route, decision)
+        self._do(lambda: self._offer(trace_id, item, route, failure))
 
     def offer_untraced(
         self,
@@ -159,98 +210,216 @@ class TraceTable:
         event_name: str = "",
     ) -> None:
         """Hand over a record that belongs to no trace and is no failure: decided now, by the hash of its event id."""
-        kept = probability.keep(probability.randomness_of_event(event_id), self.threshold)
-        decision = Decision(kept, "probability", self.threshold)
-        self._finish(item, Route(release, destination, event_name), decision)
+        decision = self._by_chance.of(probability.randomness_of_event(event_id))
+        if decision.keep:
+            hand_over([(item, Route(release, destination, event_name), decision)])
+        else:
+            self._on_dropped("sampled", 1, destination, event_name)
 
-    # What the span processor tells
+    # What the span processor says of spans that are not as most
 
-    def span_started(self, context: SpanContext, parent: SpanContext | None) -> None:
-        """Count one open local span; the first one of a trace begins it."""
-        trace_id = context.trace_id
-        with self._lock:
-            trace = self._traces.get(trace_id)
-            if trace is not None:
-                trace.open_spans += 1
-            elif not self._is_decided(trace_id):
-                self._begin(context, parent).open_spans = 1
+    def begin(self, context: SpanContext, parent: SpanContext | None) -> None:
+        """A span has started whose trace is not in the table. Where it is the root of all there is room, no lock."""
+        ticket = self._trace_ticket()
+        if parent is None and ticket < self._trace_limit:
+            self._insert(context, None).open.add(context.span_id)
+        else:
+            self._do(lambda: self._begin_unless_decided(context, parent, ticket))
 
-    def span_ended(self, span: EndedSpan, route: Route, *, failed: bool) -> None:
-        """Take an ended span: held, or on its way out, or dropped, by its trace's decision.
+    def end(self, span: HeldSpan) -> None:
+        """A span has ended whose trace is not in the table, or is full.
 
-        A span whose start was not seen (the table was attached later) begins a trace that only waits for its grace.
+        If its start was not seen (the table was attached later), it begins a trace that only waits for its grace.
         """
-        trace_id = span.context.trace_id
-        with self._lock:
-            spilled = self._room() if self._held + len(self._outbox.leaving) >= self._max_items else ()
-            trace = self._traces.get(trace_id)
-            if trace is None and not self._is_decided(trace_id):
-                trace = self._begin(span.context, span.parent)
-            if failed:
-                self._outbox.add(span, route, self._fail(trace_id))
-            elif trace is not None and not self._full(trace):
-                self._hold(trace, span, route)
-                trace.end_span(self._clock)
-            else:
-                self._outbox.add(span, route, self._decision(trace_id))
-        if spilled:
-            hand_over(spilled)
+        self._do(lambda: self._end(span))
+
+    def end_failed(self, span: HeldSpan) -> None:
+        """A failed span has ended: it keeps its trace, and leaves behind what that has held."""
+        self._do(lambda: self._end_failed(span))
+
+    def make_room(self, ticket: int) -> None:
+        """Make room for the item that drew this ticket."""
+        self._do(lambda: self._make_room(ticket))
+
+    def sweep(self, trace: Trace) -> None:
+        """Something was appended to a trace that has been decided meanwhile."""
+        self._do(lambda: self._release_held(trace))
 
     # What the worker calls
 
     def tick(self, now: float | None = None) -> None:
         """Decide the traces whose time has come and let what is kept leave. Call it every 50 to 100 ms."""
-        at = self._clock() if now is None else now
-        with self._lock:
-            traces = list(self._traces.values())
-        for trace in [trace for trace in traces if self._is_due(trace, at)]:
-            with self._lock:
-                if self._is_due(trace, at):
-                    self._settle(trace, "age" if trace.open_spans else "grace")
-        self._leave()
+        at = self.clock() if now is None else now
+        more = [True]
+        while more[0]:
+            self._do(lambda: self._settle_due(at, more))
+        self._leave(None)
 
-    def flush(self) -> None:
-        """Decide every trace and let what is kept leave; one with open spans is marked incomplete."""
+    def flush(self, timeout_s: float | None = None) -> bool:
+        """Decide every trace and let what is kept leave; one with open spans is marked incomplete.
+
+        Returns False if `timeout_s` was over before all of it had left; the rest leaves in the next tick or flush.
+        """
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
         with self._lock:
-            traces = list(self._traces.values())
-        for trace in traces:
-            with self._lock:
-                self._settle(trace, "shutdown" if trace.open_spans else "grace")
-        self._leave()
+            traces = list(self.traces.values())
+        for first in range(0, len(traces), _AT_ONCE):
+            self._do(lambda some=traces[first : first + _AT_ONCE]: self._settle_pending(some))  # type: ignore[misc]
+        return self._leave(deadline)
+
+    def abandon(self) -> None:
+        """Count what waits to leave as lost at `shutdown`: nobody will take it any more."""
+        rest = self._take(self._max_items)
+        for (destination, name), n in Counter((route.destination, route.event_name) for _, route, _ in rest).items():
+            self._on_dropped("shutdown", n, destination, name)
 
     @property
     def held_traces(self) -> int:
         """Undecided traces now."""
-        return len(self._traces)
+        return len(self.traces)
 
     @property
     def held_items(self) -> int:
         """Spans and records held or waiting to leave now."""
         with self._lock:
-            return self._held + len(self._outbox.leaving)
+            held = sum(len(trace.held) for trace in list(self.traces.values()))
+            return held // STRIDE + len(self._outbox.leaving)
 
     @property
     def decisions(self) -> dict[tuple[bool, str], int]:
         """How many decisions kept (True) or dropped (False) a trace, by reason; `late_error` is a second one."""
         with self._lock:
-            return dict(self._decisions)
+            return self._decisions + Counter({(False, "probability"): self._dropped_by_chance})
+
+    @property
+    def evictions(self) -> dict[str, int]:
+        """How many traces were decided early, by the bound (`traces`, `items`, `trace_items`, `age`) that they met."""
+        with self._lock:
+            return dict(self._evictions)
+
+    @property
+    def late_items(self) -> dict[bool, int]:
+        """How many spans and records came after the decision about their trace, by whether that was to keep it."""
+        with self._lock:
+            return dict(self._late)
 
     # Under the lock
 
-    def _begin(self, context: SpanContext, parent: SpanContext | None) -> Trace:
-        while len(self._traces) >= self._max_traces:
-            self._settle(self._oldest(), "overflow")
+    def _do(self, work: Callable[[], object]) -> None:
+        """Do something under the lock, or, if this thread was interrupted inside it, as soon as it is done there."""
+        with self._lock:
+            if self._inside:
+                self._postponed.append(work)
+                return
+            self._inside = True
+            try:
+                self._attempt(work)
+                while self._postponed:
+                    self._attempt(self._postponed.popleft())
+            finally:
+                self._inside = False
+            urgent = self._outbox.take_urgent()
+        if urgent:
+            hand_over(urgent)
+
+    def _attempt(self, work: Callable[[], object]) -> None:
+        try:
+            work()
+        except Exception as error:
+            diagnostics.swallowed("sampling a trace", error)
+
+    def _begin_unless_decided(self, context: SpanContext, parent: SpanContext | None, ticket: int) -> None:
+        trace = self.traces.get(context.trace_id)
+        if trace is None and (parent is None or not self._is_decided(context.trace_id)):
+            trace = self._begin(context, parent, ticket)
+        else:
+            self._trace_limit += 1
+        if trace is not None:
+            trace.open.add(context.span_id)
+
+    def _begin(self, context: SpanContext, parent: SpanContext | None, ticket: int) -> Trace:
+        while ticket >= self._trace_limit and self._evict("traces"):
+            pass
+        return self._insert(context, parent)
+
+    def _insert(self, context: SpanContext, parent: SpanContext | None) -> Trace:
+        trace_id = context.trace_id
         upstream = upstream_of(context, parent, all_roots=self.every_root_recorded)
-        randomness = probability.randomness(context.trace_id, context.trace_state)
-        trace = self._traces[context.trace_id] = Trace(context.trace_id, randomness, upstream, self._clock())
+        tracestate = None if upstream is BEGAN_HERE else context.trace_state
+        trace = Trace(trace_id, probability.randomness(trace_id, tracestate), upstream, self.clock())
+        self.traces[trace_id] = trace
+        self._order.append(trace)
         return trace
+
+    def _end(self, span: HeldSpan) -> None:
+        trace_id = span.trace_id
+        trace = self.traces.get(trace_id)
+        if trace is None and not self._is_decided(trace_id):
+            trace = self._begin(span.context, span.parent, self._trace_ticket())
+        if trace is not None and not self._is_full(trace):
+            self._hold(trace, span)
+            trace.open.discard(span.span_id)
+            if not trace.open:
+                trace.idle_since = self.clock()
+                self.idle.append((trace.idle_since, trace))
+        else:
+            decision = self._decision(trace_id)
+            self._late[decision.keep] += 1
+            self._send(span, self._spans, decision)
+
+    def _end_failed(self, span: HeldSpan) -> None:
+        trace_id = span.trace_id
+        if trace_id not in self.traces:
+            if self._is_decided(trace_id):
+                self._late[True] += 1
+            else:
+                self._begin(span.context, span.parent, self._trace_ticket())
+        self._send(span, self._spans, self._fail(trace_id))
+
+    def _offer(self, trace_id: int, item: object, route: Route, failure: bool) -> None:
+        if failure:
+            self._send_next(item, route, self._fail(trace_id))
+            return
+        trace = self.traces.get(trace_id)
+        if trace is not None and not self._is_full(trace):
+            trace.has_records = True
+            self._hold(trace, flat_record(HeldRecord(item, route)))
+        else:
+            decision = self._decision(trace_id)
+            self._late[decision.keep] += 1
+            self._send_next(item, route, decision)
+
+    def _hold(self, trace: Trace, fields: tuple[Any, ...]) -> None:
+        ticket = self.ticket()
+        if ticket >= self.limit:
+            self._make_room(ticket)
+        trace.held.extend(fields)
+        if trace.decision is not None:  # it was the oldest: room was made of it
+            self._release_held(trace)
+
+    def _send(self, item: object, route: Route, decision: Decision) -> None:
+        """An item that was never held is on its way out or gone."""
+        if decision.keep or route.always:
+            ticket = self.ticket()
+            if ticket >= self.limit:
+                self._make_room(ticket)
+        self._outbox.add(item, route, decision)
+
+    def _send_next(self, item: object, route: Route, decision: Decision) -> None:
+        """The same, but it leaves at once, unless others wait that were here before it."""
+        if decision.keep and not self._outbox.leaving:
+            self._outbox.leave_now(item, route, decision)
+        else:
+            self._send(item, route, decision)
 
     def _fail(self, trace_id: int) -> Decision:
         """Keep the trace: at once if it is undecided, from here on if it had been dropped or kept for less."""
-        trace = self._traces.get(trace_id)
+        trace = self.traces.get(trace_id)
         if trace is not None:
             trace.failed = True
             return self._settle(trace, "error")
+        if not trace_id:
+            return ERROR
         earlier = self._kept.get(trace_id)
         if earlier is not None and earlier.failure:
             return earlier
@@ -263,20 +432,59 @@ class TraceTable:
 
     def _settle(self, trace: Trace, cause: str) -> Decision:
         """Decide a trace and take it out of the table; what it held is on its way out or gone."""
-        decision = _explained(decide(trace, self._policies), trace, cause)
-        if self._traces.get(trace.trace_id) is not trace:
+        if trace.decision is not None:
             return self._decision(trace.trace_id)
-        # Remembered before it is taken out: what ends inside this lock meanwhile must find it in one of the two.
+        decision = self._decide(trace)
+        if cause != "grace" and not decision.failure:
+            decision = _explained(decision, cause, incomplete=bool(trace.open))
         self._remember(trace.trace_id, decision)
-        del self._traces[trace.trace_id]
-        held, trace.held = trace.held, []
-        self._held -= len(held)
-        for item, route in held:
-            self._outbox.add(item, route, decision)
+        trace.decision = decision
+        self.traces.pop(trace.trace_id, None)
+        self._trace_limit += 1
+        if self.on_decided is not None:
+            self._durations.append(self.clock() - trace.first_seen)
+        if trace.held:
+            self._release_held(trace)
         return decision
 
+    def _release_held(self, trace: Trace) -> None:
+        decision, held = trace.decision, trace.held
+        assert decision is not None
+        all_go = not (decision.keep or trace.has_records or self._spans.always)
+        while n := len(held):
+            leaving = () if all_go else items_of(held[:n])
+            del held[:n]
+            if all_go:
+                self.limit += n // STRIDE
+                self._lost_spans += n // STRIDE
+            for each in leaving:
+                item, route = each if isinstance(each, HeldRecord) else (each, self._spans)
+                self.limit += not self._outbox.add(item, route, decision)
+
+    def _settle_due(self, now: float, more: list[bool]) -> None:
+        """Decide some traces whose grace or age is over; says whether there may be more of them."""
+        for _ in range(_AT_ONCE):
+            if self.idle and self.idle[0][0] + self._grace_s <= now:
+                since, trace = self.idle.popleft()
+                if not trace.open and trace.idle_since == since:
+                    self._settle(trace, "grace")
+                continue
+            oldest = self._oldest()
+            if oldest is None or oldest.first_seen + self._max_age_s > now:
+                more[0] = False
+                return
+            self._evictions["age"] += bool(oldest.open)
+            self._settle(oldest, "age" if oldest.open else "grace")
+
+    def _settle_pending(self, traces: Sequence[Trace]) -> None:
+        for trace in traces:
+            self._settle(trace, "shutdown" if trace.open else "grace")
+
     def _remember(self, trace_id: int, decision: Decision) -> None:
-        self._decisions[decision.keep, decision.reason] += 1
+        if decision is self._by_chance.dropped:  # nearly always
+            self._dropped_by_chance += 1
+        else:
+            self._decisions[decision.keep, decision.reason] += 1
         if decision.keep:
             self._kept.add(trace_id, decision)
         else:
@@ -290,59 +498,81 @@ class TraceTable:
         kept = self._kept.get(trace_id)
         if kept is not None:
             return kept
-        by_id = probability.keep(probability.randomness(trace_id), self.threshold) and trace_id not in self._dropped
-        return Decision(by_id, "probability", self.threshold)
+        if trace_id in self._dropped:
+            return self._by_chance.dropped
+        return self._by_chance.of(probability.randomness(trace_id))
 
-    def _hold(self, trace: Trace, item: object, route: Route) -> None:
-        trace.held.append((item, route))
-        self._held += 1
-
-    def _full(self, trace: Trace) -> bool:
+    def _is_full(self, trace: Trace) -> bool:
         """Whether the trace has reached its bound; it is decided then, so that it never passes it."""
-        if len(trace.held) < self._max_trace_items:
+        if len(trace.held) < self.max_trace_items * STRIDE:
             return False
+        self._evictions["trace_items"] += 1
         self._settle(trace, "overflow")
         return True
 
-    def _room(self) -> list[Leaving]:
+    def _make_room(self, ticket: int) -> None:
         """At the bound, make room for one item: what is decided leaves now; if nothing is, the oldest traces are."""
-        while not self._outbox.leaving and self._traces:
-            self._settle(self._oldest(), "overflow")
-            if self._held < self._max_items:
+        while ticket >= self.limit:
+            if self._outbox.leaving:
+                self.limit += self._outbox.spill(ticket - self.limit + 1)
+            elif not self._evict("items"):
                 break
-        return self._outbox.take(self._held + len(self._outbox.leaving) - self._max_items + 1)
 
-    def _oldest(self) -> Trace:
-        return next(iter(self._traces.values()))
+    def _evict(self, bound: str) -> bool:
+        """Decide the oldest trace; False if there is none."""
+        if (oldest := self._oldest()) is None:
+            return False
+        self._evictions[bound] += 1
+        self._settle(oldest, "overflow")
+        return True
 
-    def _is_due(self, trace: Trace, now: float) -> bool:
-        idle = trace.open_spans == 0 and trace.idle_since + self._grace_s <= now
-        return idle or trace.first_seen + self._max_age_s <= now
+    def _oldest(self) -> Trace | None:
+        order = self._order
+        if len(order) + len(self.idle) > 4 * len(self.traces) + _AT_ONCE:  # mostly traces that are decided
+            self._sift()
+        while order:
+            if order[0].decision is None:
+                return order[0]
+            order.popleft()
+        return None
+
+    def _sift(self) -> None:
+        for _ in range(len(self._order)):
+            if (trace := self._order.popleft()).decision is None:
+                self._order.append(trace)
+        for _ in range(len(self.idle)):
+            since, trace = entry = self.idle.popleft()
+            if trace.decision is None and trace.idle_since == since:
+                self.idle.append(entry)
+
+    def _take(self, n: int) -> list[Leaving]:
+        with self._lock:
+            taken = self._outbox.take(n)
+            self.limit += len(taken)
+        return taken
 
     # Outside the lock
 
-    def _leave(self) -> None:
-        """Release what waits now; what comes meanwhile leaves the next time."""
-        for _ in range(0, len(self._outbox.leaving), _RELEASED_AT_ONCE):
-            with self._lock:
-                leaving = self._outbox.take(_RELEASED_AT_ONCE)
-            hand_over(leaving)
+    def _leave(self, deadline: float | None) -> bool:
+        """Release what waits now; what comes meanwhile leaves the next time. Whether all of it left before the deadline."""
+        at_once = _AT_ONCE if deadline is None else 1
+        waiting = len(self._outbox.leaving)
+        while waiting > 0 and (deadline is None or time.monotonic() < deadline):
+            hand_over(self._take(min(at_once, waiting)))
+            waiting -= at_once
         with self._lock:
             losses = self._outbox.take_losses()
-        for (destination, event_name), n in losses.items():
+            losses[SPANS, ""] += self._lost_spans
+            self._lost_spans = 0
+            durations, self._durations = self._durations, []
+        for (destination, event_name), n in (+losses).items():
             self._on_dropped("sampled", n, destination, event_name)
-
-    def _finish(self, item: object, route: Route, decision: Decision) -> None:
-        if decision.keep:
-            hand_over([(item, route, decision)])
-        else:
-            self._on_dropped("sampled", 1, route.destination, route.event_name)
+        if self.on_decided is not None:
+            for seconds in durations:
+                self.on_decided(seconds)
+        return waiting <= 0
 
 
-def _explained(decision: Decision, trace: Trace, cause: str) -> Decision:
+def _explained(decision: Decision, cause: str, *, incomplete: bool) -> Decision:
     """The decision with what brought it about: a bound, the end of the process, an age with spans still open."""
-    if decision.failure or cause == "grace":
-        return decision
-    if cause == "age":
-        return replace(decision, incomplete=True)
-    return replace(decision, reason=cause, incomplete=trace.open_spans > 0)
+    return replace(decision, reason=decision.reason if cause == "age" else cause, incomplete=incomplete)

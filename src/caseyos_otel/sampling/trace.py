@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from caseyos_otel.sampling import probability
+from caseyos_otel.sampling.held import HeldSpan
 
 if TYPE_CHECKING:
     from opentelemetry.trace import SpanContext
@@ -29,6 +30,8 @@ class Upstream:
 
 BEGAN_HERE: Final = Upstream()
 
+STRIDE: Final = len(HeldSpan._fields)
+
 SPANS: Final = "spans"
 """The destination that spans are counted for."""
 
@@ -45,23 +48,6 @@ def upstream_of(context: SpanContext, parent: SpanContext | None, *, all_roots: 
     if threshold is None and parent is None and all_roots:
         threshold = probability.ALWAYS
     return Upstream(context.trace_flags.sampled, threshold)
-
-
-class EndedSpan(Protocol):
-    """What the table and the policies read of a span (the OpenTelemetry names)."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def context(self) -> SpanContext: ...
-    @property
-    def parent(self) -> SpanContext | None: ...
-    @property
-    def attributes(self) -> Mapping[str, Any]: ...
-    @property
-    def start_time(self) -> int | None: ...
-    @property
-    def end_time(self) -> int | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,32 +67,74 @@ class Route:
     always: bool = False
 
 
-class Trace:
-    """An undecided trace: its open local spans are counted, what has ended is held."""
+class HeldRecord(NamedTuple):
+    """A record that waits for its trace's decision."""
 
-    __slots__ = ("failed", "first_seen", "held", "idle_since", "open_spans", "randomness", "trace_id", "upstream")
+    item: Any
+    route: Route
+
+
+_RECORD: Final = object()
+
+
+def flat_record(record: HeldRecord) -> tuple[Any, ...]:
+    """A record as `Trace.held` has it."""
+    return (_RECORD, record, *(None,) * (STRIDE - 2))
+
+
+def items_of(flat: Sequence[Any]) -> Iterator[HeldSpan | HeldRecord]:
+    """The spans and records that `Trace.held`, or a part of it, consists of."""
+    for first in range(0, len(flat), STRIDE):
+        if flat[first] is _RECORD:
+            yield flat[first + 1]
+        else:
+            yield tuple.__new__(HeldSpan, flat[first : first + STRIDE])  # half the price of calling HeldSpan
+
+
+class Trace:
+    """An undecided trace: its open local spans are counted, what has ended is held.
+
+    Callers add to `open` and `held` without a lock (one operation of a list or set is atomic); who holds the table's lock
+    takes out. Who has appended looks at `decision` afterwards: if it is made, nobody else may look here again.
+
+    Attributes:
+        open: Ids of the open local spans. Not a counter: that is not atomic, and of some spans the start is not seen.
+        held: The fields of ended spans and of records, `STRIDE` for each, one behind the other in the order of their
+            arrival: so the garbage collector, which visits what is held again and again, finds one list a trace.
+        has_records: Whether there are records among them.
+        first_seen, idle_since: Monotonic seconds; the latter counts while no local span is open.
+        decision: None until it is made.
+    """
+
+    __slots__ = (
+        "decision",
+        "failed",
+        "first_seen",
+        "has_records",
+        "held",
+        "idle_since",
+        "open",
+        "randomness",
+        "trace_id",
+        "upstream",
+    )
 
     def __init__(self, trace_id: int, randomness: int, upstream: Upstream, now: float) -> None:
         self.trace_id = trace_id
         self.randomness = randomness
         self.upstream = upstream
-        self.open_spans = 0
+        self.open: set[int] = set()
         self.first_seen = now
         self.idle_since = now
         self.failed = False
-        self.held: list[tuple[Any, Route]] = []
-
-    def end_span(self, clock: Callable[[], float]) -> None:
-        """One open span fewer; a span whose start was not seen was never counted."""
-        self.open_spans -= 1
-        if self.open_spans <= 0:
-            self.open_spans = 0
-            self.idle_since = clock()
+        self.held: list[Any] = []
+        self.has_records = False
+        self.decision: Decision | None = None
 
     @property
-    def spans(self) -> list[EndedSpan]:
+    def spans(self) -> list[HeldSpan]:
         """The spans that have ended, in the order of their end."""
-        return [item for item, route in self.held if route.destination == SPANS]
+        return [item for item in items_of(tuple(self.held)) if isinstance(item, HeldSpan)]
 
     @property
     def duration_ms(self) -> float:

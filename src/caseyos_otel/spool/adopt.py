@@ -13,7 +13,8 @@ from caseyos_otel.spool import lock, quarantine
 from caseyos_otel.spool.directory import ABANDON_AFTER, SUFFIX, SegmentDirectory
 from caseyos_otel.spool.problem import OnProblem, Problem, ProblemKind
 from caseyos_otel.spool.reader import SpoolReader
-from caseyos_otel.spool.status import Pending, pending_in, total
+from caseyos_otel.spool.space import FAILURES, MAX_BYTES, Space
+from caseyos_otel.spool.status import Pending, oldest_age, pending_in, total
 from caseyos_otel.spool.wakeup import Wakeup
 from caseyos_otel.spool.writer import SEGMENT_BYTES, SpoolWriter
 
@@ -31,10 +32,14 @@ class Spool:
         *,
         on_problem: OnProblem,
         segment_bytes: int = SEGMENT_BYTES,
+        max_bytes: int = MAX_BYTES,
         abandon_after: float = ABANDON_AFTER,
     ) -> None:
         self.directory = directory
-        self.writer = SpoolWriter(directory, segment_bytes=segment_bytes, on_problem=on_problem)
+        self.space = Space(directory, max_bytes)
+        self._segment_bytes = min(segment_bytes, max(max_bytes // 16, 1))
+        self.writer = SpoolWriter(directory, segment_bytes=self._segment_bytes, space=self.space, on_problem=on_problem)
+        self.writer.make_room = self._evict_failures
         self._on_problem = on_problem
         self._abandon_after = abandon_after
         self._readers: dict[str, SpoolReader] = {}
@@ -77,6 +82,16 @@ class Spool:
             self._wake_readers()
         return taken
 
+    def relieve(self) -> None:
+        """Let the oldest failures go before they reach their bound, so that no caller waits for it. Call it each second."""
+        self.space.look()
+        if too_many := self.space.lacks(FAILURES, self._segment_bytes):
+            self._evict_failures(too_many)
+
+    def oldest_age(self, destination: str) -> float:
+        """Seconds that the oldest record here has waited for a destination; 0 where none waits."""
+        return max((oldest_age(directory.path, destination) for directory in self.directories()), default=0.0)
+
     def pending(self, destination: str) -> Pending:
         """What waits for `destination` in the directories of this process."""
         return total(pending_in(directory.path, destination) for directory in self.directories())
@@ -101,6 +116,25 @@ class Spool:
             self.writer.notify(reader.appended)
         for directory in adopted:
             directory.let_go()
+
+    # -- bound ---------------------------------------------------------------------------------------------------
+
+    def _evict_failures(self, wanted: int) -> None:
+        """Free `wanted` bytes, oldest failures first, as far as this process has some."""
+        freed = self._evict_complete(wanted)
+        if freed < wanted:
+            self.writer.end_segment(FAILURES)
+            self._evict_complete(wanted - freed)
+
+    def _evict_complete(self, wanted: int) -> int:
+        freed = 0
+        found = [(at, directory, name) for directory in self.directories() for at, name in directory.complete(FAILURES)]
+        for _, directory, segment in sorted(found, key=lambda item: (item[0], item[2])):
+            if freed >= wanted:
+                break
+            freed += directory.evict(segment)
+        self.space.used -= freed
+        return freed
 
     # -- adoption ------------------------------------------------------------------------------------------------
 

@@ -22,7 +22,7 @@ from uuid import uuid4
 
 from caseyos_otel.spool import cursor, lock, quarantine
 from caseyos_otel.spool.problem import OnProblem, Problem, ProblemKind
-from caseyos_otel.spool.segment import HEADER_SIZE, RECORD_OVERHEAD, Damage, Record, check_header, intact, scan
+from caseyos_otel.spool.segment import HEADER_SIZE, RECORD_OVERHEAD, Damage, Record, check_header, headers, intact, scan
 
 SUFFIX: Final = ".seg"
 DESTINATIONS: Final = "destinations"
@@ -236,6 +236,32 @@ class SegmentDirectory:
             self._report("abandoned", segment, f"unlinked; not delivered to {', '.join(sorted(laggards))}")
         (self.path / segment).unlink()
         self._readable.pop(segment, None)
+
+    def complete(self, series: str) -> list[tuple[float, str]]:
+        """When each segment of a series that is no longer written was last written (Unix seconds), and its name."""
+        found = []
+        for segment in self.segments():
+            with contextlib.suppress(OSError):  # gone meanwhile
+                if series_of(segment) == series and self._written_size(segment) is None and self._is_readable(segment):
+                    found.append(((self.path / segment).stat().st_mtime, segment))
+        return found
+
+    def evict(self, segment: str) -> int:
+        """Unlink a complete segment although somebody waits for it, and report what is lost; the bytes that are free now."""
+        with self._mutex, contextlib.suppress(FileNotFoundError):
+            size = self.size(segment)
+            lost = {name: self._unread(name, segment) for name in sorted(self._laggards(segment))}
+            (self.path / segment).unlink()
+            self._readable.pop(segment, None)
+            for destination, records in lost.items():
+                detail = f"the spool is full: {records} failures that {destination} does not have yet make room"
+                self._on_problem(Problem("spool_full", self.path / segment, detail, records, destination))
+            return size
+        return 0
+
+    def _unread(self, destination: str, segment: str) -> int:
+        data, _ = self._bytes(segment, self._cursors.position(destination, segment))
+        return sum(1 for _ in headers(data))
 
     def _laggards(self, segment: str) -> frozenset[str]:
         size = self.size(segment)

@@ -25,16 +25,22 @@ ProblemKind = Literal[
     "lock_missing",
     "foreign_owner",
     "directory_vanished",
+    "spool_full",
 ]
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What the spool survived and somebody should know: kind (the reason to count under), file, what was done."""
+    """What the spool survived and somebody should know: kind (the reason to count under), file, what was done.
+
+    `records` were lost, where that is known, to `destination`, or to all.
+    """
 
     kind: ProblemKind
     path: Path
     detail: str
+    records: int = 1
+    destination: str = ""
 
 
 OnProblem = Callable[[Problem], None]
@@ -43,6 +49,10 @@ OnProblem = Callable[[Problem], None]
 
 class SpoolUnavailable(CaseyosOtelError):
     """The spool cannot take a frame now; nothing of it is on disk. The caller keeps the event in memory instead."""
+
+
+class SpoolFull(SpoolUnavailable):
+    """The spool holds as much as it may, and there are no failures left that could make room."""
 
 
 class FrameRefused(SpoolUnavailable):

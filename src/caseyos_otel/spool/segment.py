@@ -106,12 +106,15 @@ def record_at(data: bytes, offset: int) -> Record | None:
     return Record(offset, end, appended_at, payload)
 
 
-def headers(data: bytes, offset: int = 0) -> Iterator[tuple[int, int]]:
-    """(length, appended at) of the records from `offset` on, checksums unread: for counting, not for delivery."""
+def headers(data: bytes, offset: int = 0, *, whole: bool = True) -> Iterator[tuple[int, int]]:
+    """(length, appended at) of the records from `offset` on, checksums unread: for counting, not for delivery.
+
+    The last one may be cut short where not `whole`.
+    """
     while offset + RECORD_OVERHEAD <= len(data):
         length, appended_at, _ = _RECORD.unpack_from(data, offset)
         offset += RECORD_OVERHEAD + length
-        if not 0 < length <= MAX_PAYLOAD or offset > len(data):
+        if not 0 < length <= MAX_PAYLOAD or (whole and offset > len(data)):
             return
         yield length, appended_at
 

@@ -43,6 +43,32 @@ def pending_in(directory: Path, destination: str) -> Pending:
     return total(_pending_in_segment(path, positions.get(path.name, HEADER_SIZE)) for path in segments)
 
 
+def oldest_age(directory: Path, destination: str) -> float:
+    """Seconds that the oldest record in one directory has waited for `destination`; 0 where none waits.
+
+    Reads one record's header a segment: cheap enough for a metric.
+    """
+    try:
+        positions = _positions(directory, destination)
+        segments = [path for path in directory.iterdir() if path.suffix == SUFFIX]
+    except OSError:
+        return 0.0
+    found = [_appended_at(path, positions.get(path.name, HEADER_SIZE)) for path in segments]
+    oldest = min((at for at in found if at is not None), default=None)
+    return 0.0 if oldest is None else max(0.0, time.time() - oldest / 1e9)
+
+
+def _appended_at(path: Path, start: int) -> int | None:
+    try:
+        with path.open("rb", buffering=0) as file:
+            if check_header(file.read(HEADER_SIZE)) == "other_version":
+                return None
+            file.seek(start)
+            return next((appended_at for _, appended_at in headers(file.read(RECORD_OVERHEAD), whole=False)), None)
+    except OSError:
+        return None
+
+
 def total(parts: Iterable[Pending]) -> Pending:
     """The sum, with the oldest age of all."""
     found = list(parts)

@@ -8,15 +8,16 @@ import re
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Final
 
 from caseyos_otel.spool.directory import SegmentDirectory, segment_name
-from caseyos_otel.spool.problem import FrameRefused, OnProblem, Problem, SpoolUnavailable, unavailable
+from caseyos_otel.spool.problem import FrameRefused, OnProblem, Problem, SpoolFull, SpoolUnavailable, unavailable
 from caseyos_otel.spool.segment import HEADER_SIZE, MAX_PAYLOAD, encode_header, encode_record
+from caseyos_otel.spool.space import Space
 from caseyos_otel.spool.wakeup import Wakeup
 
 SEGMENT_BYTES: Final = 4 * 2**20
@@ -32,6 +33,8 @@ class _Open:
     fd: int
     size: int
     dirty: bool = False
+    counted: bool = True
+    """False while a record is written: if it stays so, an exception came between the write and its counting."""
 
 
 class SpoolWriter:
@@ -41,8 +44,18 @@ class SpoolWriter:
     and safe to call again from a signal handler. In a forked child call `after_fork_in_child` before anything else.
     """
 
-    def __init__(self, directory: Path, *, segment_bytes: int = SEGMENT_BYTES, on_problem: OnProblem) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        segment_bytes: int = SEGMENT_BYTES,
+        space: Space | None = None,
+        on_problem: OnProblem,
+    ) -> None:
         self.directory = directory
+        self.space = space or Space(directory)
+        self.make_room: Callable[[int], object] = lambda wanted: None
+        """Called with the bytes that are too many, before an append is refused for them."""
         self._segment_bytes = segment_bytes
         self._on_problem = on_problem
         self._destinations: frozenset[str] = frozenset()
@@ -57,6 +70,7 @@ class SpoolWriter:
         self._appending = False
         self._own: SegmentDirectory | None = None
         self._unsynced: deque[Path] = deque(maxlen=64)
+        self._unsynced_since: float | None = None
 
     @property
     def own(self) -> SegmentDirectory | None:
@@ -78,7 +92,8 @@ class SpoolWriter:
         """Write one record to the current segment of `series` (`outcomes`, `failures`) with one `write()`.
 
         Raises `SpoolUnavailable` (what, where, how to mend); then nothing of the frame is on disk, and the next call
-        tries anew. `FrameRefused` for a frame that is empty or larger than `MAX_PAYLOAD` bytes.
+        tries anew. `SpoolFull` where it is the bound; `FrameRefused` for a frame that is empty or larger than
+        `MAX_PAYLOAD` bytes.
         """
         if not 0 < len(frame) <= MAX_PAYLOAD:
             raise FrameRefused(f"spool: a frame of {len(frame)} bytes; accepted are 1 to {MAX_PAYLOAD}")
@@ -108,9 +123,22 @@ class SpoolWriter:
                 return segment.size
         return None
 
+    @property
+    def unsynced_age(self) -> float:
+        """Seconds since the first append that a power cut would cost now; 0 where it would cost none."""
+        since = self._unsynced_since
+        return 0.0 if since is None else time.monotonic() - since
+
+    def end_segment(self, series: str) -> None:
+        """Let the next append to `series` begin a new segment, so that the current one may go."""
+        with self._lock:
+            if (current := self._open.pop(series, None)) is not None:
+                self._retire(current)
+
     def sync(self) -> None:
         """Force what was appended since the last call to disk. For a background tick: it waits for the disk."""
         with self._lock:
+            self._unsynced_since = None
             dirty = [segment for segment in self._open.values() if segment.dirty]
             for segment in dirty:
                 segment.dirty = False
@@ -146,18 +174,38 @@ class SpoolWriter:
     # -- segments ------------------------------------------------------------------------------------------------
 
     def _append(self, series: str, record: bytes) -> None:
+        size = len(record)
+        if self.space.used + size > self.space.free_below:
+            self._find_room(series, size)
         segment = self._open.get(series)
-        if segment is None or segment.size + len(record) > self._segment_bytes:
+        if segment is None or segment.size + size > self._segment_bytes:
             segment = self._roll(series)
+        if not segment.counted:
+            segment.size = os.fstat(segment.fd).st_size
+        segment.counted = False
         try:
             written = os.write(segment.fd, record)
         except OSError as error:
             raise unavailable("append to", self._path(segment), error) from error
-        if written != len(record):
-            raise self._taken_back(series, segment, written, len(record))
-        # Asked, not added up: an exception from a signal handler may have kept an earlier record from being counted.
-        segment.size = os.lseek(segment.fd, 0, os.SEEK_CUR)
-        segment.dirty = True
+        if written != size:
+            raise self._taken_back(series, segment, written, size)
+        segment.size += size
+        segment.counted = True
+        self.space.used += size
+        if not segment.dirty:
+            segment.dirty = True
+            if self._unsynced_since is None:
+                self._unsynced_since = time.monotonic()
+
+    def _find_room(self, series: str, size: int) -> None:
+        self.space.look_if_due()
+        if too_many := self.space.lacks(series, size):
+            self.make_room(too_many)
+        if self.space.lacks(series, size):
+            raise SpoolFull(
+                f"spool: {self.directory} holds {self.space.used} bytes, its bound is {self.space.max_bytes};"
+                " bring its destinations back, or raise CASEYOS_OTEL_SPOOL_MAX_BYTES"
+            )
 
     def _append_alone(self, series: str, record: bytes) -> None:
         """An append inside an append (a signal handler, a finalizer) gets a segment for itself.
@@ -169,6 +217,7 @@ class SpoolWriter:
             if os.write(segment.fd, record) != len(record):
                 raise OSError(errno.ENOSPC, "only a part of the record was written")
             self._unsynced.append(self._path(segment))
+            self.space.used += len(record)
         except OSError as error:
             self._path(segment).unlink(missing_ok=True)
             raise unavailable("append to", self._path(segment), error) from error

@@ -113,7 +113,7 @@ def insert(connection: Connection, table: Table, rows: Sequence[list[Any]]) -> N
     if not rows:
         return
     if connection.dialect.name == "postgresql":
-        connection.exec_driver_sql(_postgresql_insert(table), (_payload(written(table), rows),))
+        connection.exec_driver_sql(postgresql_insert(table), (payload(written(table), rows),))
     else:
         connection.exec_driver_sql(sqlite_insert(table), [as_sqlite(table, made) for made in rows])
 
@@ -124,14 +124,15 @@ def written(table: Table) -> tuple[str, ...]:
 
 
 @cache
-def _postgresql_insert(table: Table) -> str:
+def postgresql_insert(table: Table) -> str:
+    """The statement for the parameter that `payload` has made."""
     names = ", ".join(written(table))
     types = ", ".join(f"{name} {table.c[name].type.compile(POSTGRESQL)}" for name in written(table))
     rows = f"SELECT {names} FROM json_to_recordset(%s::json) AS r({types})"  # noqa: S608  # names of our own tables
     return f"INSERT INTO {table.name} ({names}) {rows} ON CONFLICT DO NOTHING"
 
 
-def _payload(names: tuple[str, ...], rows: Sequence[list[Any]]) -> str:
+def payload(names: tuple[str, ...], rows: Sequence[list[Any]]) -> str:
     """The batch as one JSON text; what is null is left out, so that the server need not read it."""
     parts = []
     for start in range(0, len(rows), _BREATHE_AFTER):

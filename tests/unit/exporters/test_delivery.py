@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,7 @@ class Rig:
             wants=more.get("wants", lambda record: True),
             set_aside=lambda record, reason: self.set_aside.append((record.values["signal_id"], reason)),
             interval_s=more.get("interval_s", FOREVER_S),
+            **{key: more[key] for key in ("local", "on_ask") if key in more},
         )
         self.made.append(made)
         return made
@@ -478,3 +480,62 @@ def test_after_the_end_no_thread_begins(rig: Rig, destination: Destination) -> N
     delivery.stop()
     delivery.start()
     assert delivery._thread is None
+
+
+def at_exit(delivery: Delivery, timeout_s: float = 20.0) -> bool:
+    return delivery.answered_at_exit(delivery.ask(), timeout_s)
+
+
+def test_an_exit_waits_neither_for_one_that_was_never_there_nor_for_durable_records_alone(
+    rig: Rig, destination: Destination, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deliveries, "PATIENCE_S", 0.05)
+    silent = threading.Event()
+    destination.before = lambda ids: assert_set(silent)
+    delivery = rig.deliver_to(destination)
+    delivery.start()
+    delivery.offer(signal("m1"))
+    assert not at_exit(delivery), "nobody has ever answered"
+    assert delivery.away
+    silent.set()
+    assert delivery.flush(20)
+    silent.clear()
+    rig.append("s1")
+    assert not at_exit(delivery), "it is in the spool: nothing is lost by not waiting"
+    silent.set()
+    assert delivery.flush(20)
+    assert destination.arrived == ["m1", "s1"]
+
+
+def test_an_exit_waits_for_a_slow_destination_that_answered_before_and_is_owed_memory(
+    rig: Rig, destination: Destination, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deliveries, "PATIENCE_S", 0.05)
+    delivery = rig.deliver_to(destination)
+    delivery.start()
+    delivery.offer(signal("m1"))
+    assert delivery.flush(20)
+    destination.before = lambda ids: time.sleep(0.3)
+    delivery.offer(signal("m2"))
+    assert at_exit(delivery)
+    assert destination.arrived == ["m1", "m2"]
+
+
+def test_an_exit_waits_for_a_local_destination_however_long_its_first_export_takes(
+    rig: Rig, destination: Destination, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deliveries, "PATIENCE_S", 0.05)
+    destination.before = lambda ids: time.sleep(0.3)
+    delivery = rig.deliver_to(destination, local=True)
+    delivery.start()
+    rig.append("s1")
+    assert at_exit(delivery)
+    assert destination.arrived == ["s1"]
+
+
+def test_a_flush_delivers_what_somebody_else_buffers(rig: Rig, destination: Destination) -> None:
+    asked: list[str] = []
+    delivery = rig.deliver_to(destination, on_ask=lambda: asked.append("flushed"))
+    delivery.start()
+    assert delivery.flush(20)
+    assert asked == ["flushed"]

@@ -17,10 +17,16 @@ from caseyos_otel.pipeline import set_aside
 from caseyos_otel.pipeline.set_aside import SetAside
 from tests.records import event
 
+ENCODER = RequestEncoder({}, "scope", "1", "")
+
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "state" / "set-aside.jsonl"
+
+
+def kept_at(path: Path) -> SetAside:
+    return SetAside(path.parent, lambda record: ENCODER.encode([record]))
 
 
 def entries(path: Path) -> list[dict[str, Any]]:
@@ -28,7 +34,7 @@ def entries(path: Path) -> list[dict[str, Any]]:
 
 
 def test_an_undeclared_event_is_kept_with_its_fields_and_only_its_owner_may_read_it(path: Path) -> None:
-    kept = SetAside(path)
+    kept = kept_at(path)
     kept.undeclared("contract_signed", {"contract_id": "c1", "signer": "john@acmecorp.com", "when": object()})
     kept.undeclared("contract\nsigned \ud800", {"text": "\ud800\n"})
     first, second = entries(path)
@@ -41,9 +47,9 @@ def test_an_undeclared_event_is_kept_with_its_fields_and_only_its_owner_may_read
 
 
 def test_a_frame_of_another_release_can_be_delivered_later_from_what_is_kept(path: Path) -> None:
-    frame = RequestEncoder({}, "scope", "1", "").encode([event("outcome_deal_advanced", deal_id="d1")])
+    frame = ENCODER.encode([event("outcome_deal_advanced", deal_id="d1")])
     before = drops.snapshot().get(("undeclared", "", "outcome_deal_advanced"), 0)
-    SetAside(path).undeclared_frame("outcome_deal_advanced", frame)
+    kept_at(path).undeclared_frame("outcome_deal_advanced", frame)
     assert drops.snapshot()["undeclared", "", "outcome_deal_advanced"] == before + 1
     [entry] = entries(path)
     assert decode(base64.b64decode(entry["otlp"]), registry)[0].values["deal_id"] == "d1"
@@ -51,17 +57,19 @@ def test_a_frame_of_another_release_can_be_delivered_later_from_what_is_kept(pat
 
 def test_a_refused_record_is_kept_with_its_reason_in_the_specification_s_shape(path: Path) -> None:
     record = event("action_executed", action_id="a1", metadata={"recipient": "john@acmecorp.com"})
-    SetAside(path).rejected(record, "outcomes: the database refuses a row")
+    kept_at(path).rejected(record, "outcomes: the database refuses a row", "outcomes")
     [entry] = entries(path)
     assert (entry["reason"], entry["event"]) == ("outcomes: the database refuses a row", "action_executed")
-    assert entry["fields"]["event_id"] == record.event_id
-    assert entry["fields"]["timestamp"] == "2026-01-23T12:00:00.123456Z"
+    assert (entry["event_id"], entry["destination"]) == (record.event_id, "outcomes")
+    assert entry["timestamp"] == "2026-01-23T12:00:00.123456Z"
     assert entry["fields"]["metadata"] == {"recipient": "john@acmecorp.com"}
+    [again] = decode(base64.b64decode(entry["otlp"]), registry)
+    assert (again.event_id, again.values) == (record.event_id, record.values)
 
 
 def test_the_file_is_bounded_even_by_one_entry(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(set_aside, "MOST_BYTES", 2000)
-    kept = SetAside(path)
+    kept = kept_at(path)
     kept.undeclared("big", {"text": "x" * 5000})
     assert path.stat().st_size == 0
     for _ in range(100):
@@ -74,5 +82,5 @@ def test_the_file_is_bounded_even_by_one_entry(path: Path, monkeypatch: pytest.M
 def test_a_place_that_cannot_be_written_reaches_nobody_and_is_counted(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     before = drops.by_reason().get("internal_error", 0)
-    SetAside(tmp_path / "file" / "set-aside.jsonl").undeclared("contract_signed", {})
+    kept_at(tmp_path / "file" / "set-aside.jsonl").undeclared("contract_signed", {})
     assert drops.by_reason()["internal_error"] == before + 1

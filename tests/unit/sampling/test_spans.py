@@ -490,14 +490,23 @@ def test_everything_else_of_the_span_leaves_as_it_was() -> None:
     assert original.context.trace_state.to_header() == ""
 
 
-def test_attributes_are_redacted_as_they_leave(sampling: Callable[..., Any]) -> None:
-    service = sampling(redact=lambda attributes: {**attributes, "url.path": "/masked"})
+@pytest.mark.parametrize("mode", ["process", "collector", "off"])
+def test_texts_are_redacted_as_they_leave(sampling: Callable[..., Any], mode: str) -> None:
+    service = sampling(redact=lambda text: text.replace("john@acme.com", "[person]"), mode=mode)
     service.will_be_kept(True)
-    with service.tracer.start_as_current_span("root", attributes={"url.path": "/john@acme.com", "n": 1}):
-        pass
+    attributes = {"url.path": "/john@acme.com", "n": 1, "to": ["john@acme.com", "x"]}
+    with service.tracer.start_as_current_span("root", attributes=attributes) as root:
+        root.add_event("sent", {"to": "john@acme.com", "bytes": 5})
+        root.set_status(Status(StatusCode.ERROR, "refused john@acme.com"))
     service.pass_time(1)
     [span] = service.exported()
-    assert span.attributes == {"url.path": "/masked", "n": 1, "caseyos.sampling.reason": "probability"}
+    assert {key: span.attributes[key] for key in attributes} == {
+        "url.path": "/[person]",
+        "n": 1,
+        "to": ("[person]", "x"),
+    }
+    assert [(each.name, each.attributes) for each in span.events] == [("sent", {"to": "[person]", "bytes": 5})]
+    assert span.status.description == "refused [person]"
 
 
 def test_collector_mode_lets_everything_leave_with_the_verdict_on_it(

@@ -81,9 +81,13 @@ class SentryDestination:
                 self._capture(record)
                 self._arrived(record.event_id)
 
-    def emit_log(self, record: EventRecord) -> None:
-        """Hand a success to sentry-sdk's log buffer, with the record's own time and trace. Best effort; never waits."""
+    def emit_log(self, record: EventRecord, sampling: Mapping[str, Any] | None = None) -> None:
+        """Hand a success to sentry-sdk's log buffer, with the record's own time and trace. Best effort; never waits.
+
+        `sampling` says with which probability such a record is sent.
+        """
         body, level, attributes = payloads.log(record, self._disclose(record))
+        attributes.update(sampling or {})
         client = self._client()
         token = _emitting.set(record)
         try:

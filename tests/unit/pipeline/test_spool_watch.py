@@ -1,0 +1,110 @@
+"""What an operator sees of the spool: gauges, start-up notes, one warning when it goes and one word when it comes back."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+
+from caseyos_otel import diagnostics
+from caseyos_otel.diagnostics import drops
+from caseyos_otel.instrumentation import track as tracking
+from caseyos_otel.pipeline import destinations as feeding
+from caseyos_otel.pipeline.destinations import Destinations
+from caseyos_otel.pipeline.gauges import observe_spool
+from caseyos_otel.spool.segment import encode_record
+from tests.records import event
+from tests.unit.pipeline.conftest import MakePipeline
+
+GONE = "postgresql://nobody@127.0.0.1:1/nothing"
+
+
+@pytest.fixture(autouse=True)
+def _heard(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(diagnostics.logger, "propagate", True)
+    caplog.set_level(logging.INFO)
+
+
+def observed(destinations: Destinations) -> dict[str, float]:
+    """The gauges by short name; those of a destination by its name."""
+    reader = InMemoryMetricReader()
+    observe_spool(MeterProvider([reader]).get_meter("test"), destinations.spool_health)
+    found = {}
+    data = reader.get_metrics_data()
+    assert data is not None
+    for metric in data.resource_metrics[0].scope_metrics[0].metrics:
+        for point in metric.data.data_points:
+            name = metric.name.removeprefix("caseyos.otel.spool.")
+            found[f"{name} {(point.attributes or {}).get('destination', '')}".strip()] = point.value
+    return found
+
+
+def test_gauges_show_what_waits_and_what_may(make_pipeline: MakePipeline) -> None:
+    destinations = make_pipeline(CASEYOS_OTEL_DATABASE_URL=GONE, CASEYOS_OTEL_SPOOL_MAX_BYTES="2000000").destinations
+    assert observed(destinations) == {"bytes": 0, "bound": 2_000_000, "unsynced_age": 0.0, "oldest_age outcomes": 0.0}
+    tracking.track("outcome_deal_advanced", deal_id="d1")
+    seen = observed(destinations)
+    assert seen["bytes"] > 100
+    assert seen["oldest_age outcomes"] > 0.0
+    destinations.sync()
+    assert observed(destinations)["unsynced_age"] == 0.0
+
+
+def test_a_disk_that_does_not_last_is_announced_with_the_remedy(
+    make_pipeline: MakePipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feeding, "type_of", lambda directory: "overlay")
+    [note] = make_pipeline().notes
+    assert "overlay, which does not outlive its container" in note
+    assert "volume" in note
+    assert "session=" in note
+    monkeypatch.setattr(feeding, "type_of", lambda directory: "ext4")
+    assert make_pipeline().notes == []
+
+
+def test_a_directory_that_goes_is_said_once_and_when_it_is_back_as_well(
+    make_pipeline: MakePipeline, state: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    destinations = make_pipeline(CASEYOS_OTEL_DATABASE_URL=GONE).destinations
+    (state / "spool").mkdir(parents=True)
+    (state / "spool" / "unknown_service").write_text("a file in the way")
+    before = drops.by_reason().get("spool_unavailable", 0)
+    assert [destinations.spool(event("outcome_deal_advanced", deal_id=f"d{n}")) for n in range(3)] == [False] * 3
+    assert drops.by_reason()["spool_unavailable"] == before + 3
+    (state / "spool" / "unknown_service").unlink()
+    assert destinations.spool(event("outcome_deal_advanced", deal_id="d3"))
+    told = [record.message for record in caplog.records if "spool" in record.message]
+    assert len(told) == 2, told
+    assert "durable events stay in memory until then" in told[0]
+    assert told[1] == "the spool takes durable events again"
+
+
+def test_a_full_spool_is_an_error_and_the_outcome_stays_in_memory(
+    make_pipeline: MakePipeline, caplog: pytest.LogCaptureFixture
+) -> None:
+    destinations = make_pipeline(CASEYOS_OTEL_DATABASE_URL=GONE, CASEYOS_OTEL_SPOOL_MAX_BYTES=str(2**20)).destinations
+    before = drops.snapshot().get(("spool_full", "", "outcome_deal_advanced"), 0)
+    taken = [destinations.spool(event("outcome_deal_advanced", deal_id="d" * 10_000)) for _ in range(120)]
+    assert taken == sorted(taken, reverse=True), "refused from a point on"
+    assert drops.snapshot()["spool_full", "", "outcome_deal_advanced"] == before + taken.count(False) > before
+    [error] = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert "CASEYOS_OTEL_SPOOL_MAX_BYTES" in error.getMessage()
+
+
+def test_a_sound_frame_that_is_no_request_is_set_aside_and_the_next_one_delivered(
+    make_pipeline: MakePipeline, state: Path
+) -> None:
+    pipeline = make_pipeline()
+    folder = state / "spool" / "unknown_service"
+    pipeline.destinations.spool(event("outcome_deal_advanced", deal_id="d1"))
+    [segment] = folder.glob("*/*.seg")
+    writer = pipeline.destinations._spool.writer
+    writer.append("outcomes", b"\xff\xff\xff no request")
+    pipeline.destinations.spool(event("outcome_deal_advanced", deal_id="d2"))
+    assert encode_record(b"\xff\xff\xff no request", 1)[-10:] in segment.read_bytes()
+    assert pipeline.flush(10)
+    assert "are not an OTLP ExportLogsServiceRequest" in (folder / "set-aside.jsonl").read_text()
+    assert pipeline.destinations.deliveries[0].health.delivered == 2
