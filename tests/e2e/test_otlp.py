@@ -23,6 +23,7 @@ ADDRESS = "john@acmecorp.com"
 TIMES = 3
 TYPED = {FieldType.INT: 3, FieldType.DOUBLE: 87.5, FieldType.BOOLEAN: True, FieldType.TIMESTAMP: "2026-01-24T14:00:00Z"}
 SENT = [declaration for declaration in registry if not declaration.derived]
+BESIDE_FIELDS = {"caseyos.event.id", "caseyos.sampling.kept"}
 PROGRAM = """
 import json, sys
 from opentelemetry import _logs, trace
@@ -118,7 +119,7 @@ def assert_as_declared(receiver: Received) -> None:
     for record in receiver.records:
         if record.event_name and record.attributes.get("caseyos.signal.type") != "theirs":
             fields = by_name[record.event_name].fields
-            attributes = {name: value for name, value in record.attributes.items() if name != "caseyos.event.id"}
+            attributes = {name: value for name, value in record.attributes.items() if name not in BESIDE_FIELDS}
             assert set(attributes) == {field.attribute for field in fields}
             hidden = [attributes[field.attribute] for field in fields if value(field) == ADDRESS]
             assert all(text.startswith("h_") for text in hidden)
@@ -142,8 +143,9 @@ def test_metrics_count_every_event_though_traces_are_sampled(tmp_path: Path) -> 
         == 100
     )
     assert receiver.total("caseyos.events", event__name="caseyos.circuit_breaker.opened") == 1
-    durations = [count for (name, _), count in receiver.histograms.items() if name.startswith("caseyos.")]
+    durations = [count for (name, _), count in receiver.histograms.items() if name.startswith("caseyos.signal.")]
     assert sum(durations) == 200
+    assert receiver.histograms["caseyos.otel.sampling.decision_time", frozenset()] == 200
     assert receiver.total("caseyos.otel.dropped", reason="sampled", destination="spans") == 200 - kept
     assert receiver.total("caseyos.otel.dropped", reason="sampled", destination="sentry") == 400 - len(sentry.logs)
     assert receiver.total("caseyos.otel.dropped", reason="undeclared") == 1

@@ -16,7 +16,7 @@ import pytest
 
 from caseyos_otel.sampling import probability
 from tests.e2e.receiver import OtlpReceiver, Sentry
-from tests.e2e.service import Server, environment, free_port, run
+from tests.e2e.service import Server, environment, free_port, run, wait_for
 from tests.integration.bugsink import Bugsink, Stored
 
 FAILURES = (
@@ -111,6 +111,8 @@ def day(bugsink: Bugsink, tmp_path_factory: pytest.TempPathFactory) -> Day:
         asked = [(kind, n) for n in range(REQUESTS_A_KIND) for kind in (*FAILURES, "nothing")]
         statuses = Counter(pool.map(lambda request: ask(client, *request), asked))
         assert statuses == {200: REQUESTS_A_KIND * len(FAILURES), 500: REQUESTS_A_KIND}
+        all_failures = REQUESTS_A_KIND * len(FAILURES)  # stored while the service runs: an exit does not wait for ever
+        wait_for(lambda: len(bugsink.stored()) >= all_failures, "Bugsink has not every issue", server.output, 60)
         server.stop()
         return Day(server.lines, bugsink.stored())
 
