@@ -6,12 +6,13 @@ import contextvars
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import opentelemetry.context as otel_context
 from opentelemetry import trace
 from opentelemetry.context import Context
-from opentelemetry.trace import Span
+from opentelemetry.trace import Span, SpanContext, TraceFlags, TraceState
 from opentelemetry.trace.propagation import _SPAN_KEY
 
 if TYPE_CHECKING:
@@ -115,6 +116,22 @@ def set_span_processors(provider: TracerProvider, processors: Sequence[SpanProce
         multi._span_processors = tuple(processors)
 
 
+# A SpanContext is a tuple. Every span of a service is looked at here: an index costs a third of a property.
+TRACE_ID: Final = 0
+SPAN_ID: Final = 1
+TRACE_FLAGS: Final = 3
+TRACE_STATE: Final = 4
+IS_VALID: Final = 5
+
+context_of: Final[Callable[[Any], SpanContext]] = attrgetter("_context")
+"""The context of a span of the SDK or of the API, at half the price of `get_span_context`; AttributeError of any other."""
+
+
+def span_context(trace_id: int, span_id: int, flags: TraceFlags, tracestate: TraceState) -> SpanContext:
+    """The local context of a span whose ids are known to be valid, without asking again."""
+    return tuple.__new__(SpanContext, (trace_id, span_id, False, flags, tracestate, True))
+
+
 def fields_of(span: ReadableSpan) -> tuple[Any, ...]:
     """What an ended span consists of: a quarter of its memory, and one object for the garbage collector, not ten.
 
@@ -126,16 +143,16 @@ def fields_of(span: ReadableSpan) -> tuple[Any, ...]:
     try:
         attributes, events, links = inside._attributes, inside._events, inside._links
         context = inside._context
-        plain, happened, linked = attributes._dict, events._dq, links._dq
+        happened, linked = events._dq, links._dq
         return (
             inside._name,
             context[0],
             context[1],
-            int(context[3]),
+            context[3] & 255,  # a plain number, of which there is one in the process
             context[4],
             inside._parent,
             inside._resource,
-            plain,
+            attributes._dict,
             tuple(happened) if happened else (),
             tuple(linked) if linked else (),
             inside._kind,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, TraceFlags, TraceState
 
+from caseyos_otel._otel import span_context
 from caseyos_otel.sampling import probability
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ PRIORITY: Final = "sampling.priority"
 """The OpenTelemetry Collector's probabilistic sampler keeps a span where this is 1."""
 
 Redact = Callable[[str], str]
-"""Takes a text of a span (an attribute, a status description) and returns what may leave."""
+"""Takes a text of a span (its name, an attribute, a status description) and returns what may leave."""
 
 
 class HeldSpan(NamedTuple):
@@ -59,17 +60,20 @@ class KeptSpan(ReadableSpan):
     def __init__(
         self, held: HeldSpan, tracestate: TraceState, attributes: Mapping[str, Any], redact: Redact | None
     ) -> None:
-        events, status = held.events, held.status
-        if redact is not None and (events or status.description):
-            events, status = _redacted_events(events, redact), _redacted_status(status, redact)
+        name, events, links, status = held.name, held.events, held.links, held.status
+        if redact is not None:
+            name = redact(name)
+            if events or links or status.description:
+                events, links = _redacted_events(events, redact), _redacted_links(links, redact)
+                status = _redacted_status(status, redact)
         super().__init__(
-            held.name,
-            SpanContext(held.trace_id, held.span_id, False, _sampled(held.trace_flags), tracestate),
+            name,
+            span_context(held.trace_id, held.span_id, _sampled(held.trace_flags), tracestate),
             held.parent,
             held.resource,
             attributes,
             events,
-            held.links,
+            links,
             held.kind,
             None,
             status,
@@ -139,6 +143,10 @@ def _redacted_value(value: Any, redact: Redact) -> Any:
 def _redacted_events(events: Sequence[Event], redact: Redact) -> Sequence[Event]:
     """A recorded exception repeats its message in attributes of a span event, and in the status."""
     return tuple(Event(each.name, _redacted(each.attributes or {}, redact), each.timestamp) for each in events)
+
+
+def _redacted_links(links: Sequence[Link], redact: Redact) -> Sequence[Link]:
+    return tuple(Link(each.context, _redacted(each.attributes or {}, redact)) for each in links)
 
 
 def _redacted_status(status: Status, redact: Redact) -> Status:

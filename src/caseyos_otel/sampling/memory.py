@@ -6,8 +6,11 @@ from array import array
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Final
 
+from caseyos_otel.sampling import probability
+
 if TYPE_CHECKING:
     from caseyos_otel.sampling.decision import Decision
+    from caseyos_otel.sampling.policy import Probability
 
 _WAYS: Final = 8
 _LOW_64_BITS: Final = (1 << 64) - 1
@@ -68,3 +71,33 @@ class KeptTraces:
     def get(self, trace_id: int) -> Decision | None:
         """The decision, or None if the trace was not kept or is forgotten."""
         return self._decisions.get(trace_id)
+
+
+class Memory:
+    """What was decided about traces that have left the table, and what holds for those it knows nothing of.
+
+    Args:
+        size: How many kept traces are remembered; eight times as many dropped ones.
+        by_chance: Decides a trace that is not remembered, by its id alone.
+    """
+
+    def __init__(self, size: int, by_chance: Probability) -> None:
+        self._kept = KeptTraces(size)
+        self._dropped = DroppedTraces(8 * size)
+        self._by_chance = by_chance
+
+    def add(self, trace_id: int, decision: Decision) -> None:
+        """Remember what was decided; the last word counts."""
+        if decision.keep:
+            self._kept.add(trace_id, decision)
+        else:
+            self._dropped.add(trace_id)
+
+    def get(self, trace_id: int) -> Decision | None:
+        """What was decided, if it is remembered."""
+        kept = self._kept.get(trace_id)
+        return self._by_chance.dropped if kept is None and trace_id in self._dropped else kept
+
+    def decision(self, trace_id: int) -> Decision:
+        """What was decided; by the trace id alone if nothing is remembered."""
+        return self.get(trace_id) or self._by_chance.of(probability.randomness(trace_id))

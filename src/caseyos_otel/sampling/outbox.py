@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from caseyos_otel import diagnostics
 from caseyos_otel.sampling.decision import Decision
-from caseyos_otel.sampling.trace import Route
+from caseyos_otel.sampling.trace import STRIDE, HeldRecord, Route, items_of
 
-Leaving = tuple[Any, Route, Decision]
+Parcel = tuple[Sequence[Any], Decision]
+"""Items of one trace as `Trace.held` has them, and what was decided about it. One object however many there are."""
+
 Losses = Counter[tuple[str, str]]
 """How many items were dropped, by (destination, event name)."""
 
@@ -19,52 +21,61 @@ class Outbox:
     """Decided items in the order in which they arrived. Not locked: its owner is.
 
     Attributes:
-        leaving: What waits for the worker; read its length, change it through the methods.
+        waiting: How many items wait for the worker; read it, change it through the methods.
+        urgent: What leaves as soon as the lock is free.
     """
 
     def __init__(self) -> None:
-        self.leaving: deque[Leaving] = deque()
-        self._at_once: list[Leaving] = []
-        self._losses: Losses = Counter()
+        self.waiting = 0
+        self._leaving: deque[Parcel] = deque()
+        self.urgent: list[Parcel] = []
 
-    def add(self, item: object, route: Route, decision: Decision) -> bool:
-        """Queue the item if it leaves, else count it; whether it waits now."""
-        leaves = decision.keep or route.always
-        if leaves:
-            self.leaving.append((item, route, decision))
-        else:
-            self._losses[route.destination, route.event_name] += 1
-        return leaves
+    def add(self, items: Sequence[Any], decision: Decision) -> None:
+        """Queue items of a trace."""
+        self.waiting += len(items) // STRIDE
+        self._leaving.append((items, decision))
 
-    def leave_now(self, item: object, route: Route, decision: Decision) -> None:
-        """Hand the item over as soon as the lock is free."""
-        self._at_once.append((item, route, decision))
+    def leave_now(self, items: Sequence[Any], decision: Decision) -> None:
+        """Hand items over as soon as the lock is free."""
+        self.urgent.append((items, decision))
 
     def spill(self, n: int) -> int:
         """Let the first waiting items leave at once, at most `n`; how many they are."""
-        spilled = self.take(n)
-        self._at_once += spilled
-        return len(spilled)
+        before = self.waiting
+        self.urgent += self.take(n)
+        return before - self.waiting
 
-    def take(self, limit: int) -> list[Leaving]:
-        """Remove and return the first items, at most `limit`."""
-        return [self.leaving.popleft() for _ in range(min(limit, len(self.leaving)))]
+    def take(self, n: int) -> list[Parcel]:
+        """Remove and return the first items, at most `n`."""
+        taken: list[Parcel] = []
+        while n > 0 and self._leaving:
+            items, decision = self._leaving.popleft()
+            size = len(items) // STRIDE
+            if size > n:
+                self._leaving.appendleft((items[n * STRIDE :], decision))
+                items, size = items[: n * STRIDE], n
+            taken.append((items, decision))
+            self.waiting -= size
+            n -= size
+        return taken
 
-    def take_urgent(self) -> list[Leaving]:
+    def take_urgent(self) -> list[Parcel]:
         """Remove and return what leaves at once."""
-        urgent, self._at_once = self._at_once, []
+        urgent, self.urgent = self.urgent, []
         return urgent
 
-    def take_losses(self) -> Losses:
-        """Remove and return the counts of dropped items."""
-        losses, self._losses = self._losses, Counter()
-        return losses
 
-
-def hand_over(leaving: Iterable[Leaving]) -> None:
-    """Hand items to where they go. Runs code of others: never call it while holding a lock."""
-    for item, route, decision in leaving:
-        try:
-            route.release(item, decision)
-        except Exception as error:
-            diagnostics.swallowed(f"releasing a sampled item to {route.destination}", error)
+def hand_over(parcels: Iterable[Parcel], spans: Route) -> Losses:
+    """Hand items to where they go; what was not kept is counted. Runs code of others: never while holding a lock."""
+    losses: Losses = Counter()
+    for items, decision in parcels:
+        for item in items_of(items):
+            held, route = item if isinstance(item, HeldRecord) else (item, spans)
+            if not (decision.keep or route.always):
+                losses[route.destination, route.event_name] += 1
+                continue
+            try:
+                route.release(held, decision)
+            except Exception as error:
+                diagnostics.swallowed(f"releasing a sampled item to {route.destination}", error)
+    return losses

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor
-from opentelemetry.trace import StatusCode
 
 from caseyos_otel import diagnostics
-from caseyos_otel._otel import fields_of, on_ending
+from caseyos_otel._otel import SPAN_ID, TRACE_ID, context_of, fields_of, on_ending
 from caseyos_otel.events.failure import ERROR_TYPE, span_failed
 from caseyos_otel.sampling.decision import Decision
 from caseyos_otel.sampling.held import HeldSpan, Redact, annotated, rebuilt, redacted
@@ -27,7 +26,7 @@ Mode = Literal["process", "collector", "off"]
 
 _EMPTY: Final = (SpanProcessor, BatchSpanProcessor, SimpleSpanProcessor)
 _EMPTY_ON_START: Final = frozenset(each.on_start for each in _EMPTY)
-ERROR: Final = StatusCode.ERROR
+_UNSET: Final = ReadableSpan("").status  # of every span that nobody gave one
 _TRACE_ID: Final = HeldSpan._fields.index("trace_id")
 _SPAN_ID: Final = HeldSpan._fields.index("span_id")
 _ATTRIBUTES: Final = HeldSpan._fields.index("attributes")
@@ -49,8 +48,8 @@ class TailSamplingSpanProcessor(SpanProcessor):
         before: Called with every ended span before sampling, so that an event made from it can keep the trace.
         mode: `process`: kept traces leave. `collector`: every span leaves once its trace is decided, with the verdict
             on it. `off`: every span leaves at once.
-        redact: Takes a text of a span that leaves (an attribute, also of its span events; the description of its
-            status) and returns what may leave.
+        redact: Takes a text of a span that leaves (its name; an attribute, also of its span events and links; the
+            description of its status) and returns what may leave.
 
     Raises:
         ValueError: the table has a span processor already.
@@ -92,10 +91,10 @@ class TailSamplingSpanProcessor(SpanProcessor):
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
         """Count the open span."""
         try:
-            context = span.get_span_context()
-            trace = self._traces.get(context.trace_id)
+            context = context_of(span)
+            trace = self._traces.get(context[TRACE_ID])
             if trace is not None:
-                trace.open.add(context.span_id)
+                trace.open.add(context[SPAN_ID])
             elif self._sampling:
                 self._table.begin(context, span.parent)
         except Exception as error:
@@ -118,7 +117,7 @@ class TailSamplingSpanProcessor(SpanProcessor):
             fields = fields_of(span)
             if (
                 fields[_EVENTS]
-                or fields[_STATUS].status_code is ERROR
+                or fields[_STATUS] is not _UNSET
                 or ERROR_TYPE in fields[_ATTRIBUTES]  # first a look, which is cheap
             ) and span_failed(span):
                 self._table.end_failed(HeldSpan(*fields))
@@ -140,6 +139,7 @@ class TailSamplingSpanProcessor(SpanProcessor):
         if not trace.open:
             trace.idle_since = now = self._clock()
             self._idle.append((now, trace))
+            self._table.settle_one(now)
         if trace.decision is not None:
             self._table.sweep(trace)
 

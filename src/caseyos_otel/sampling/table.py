@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import itertools
-import threading
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
-from caseyos_otel import diagnostics
+from caseyos_otel._otel import SPAN_ID, TRACE_ID, TRACE_STATE
 from caseyos_otel.sampling import probability
 from caseyos_otel.sampling.decision import DROPPED, ERROR, LATE_ERROR, UNDECIDED, Decision, Verdict
-from caseyos_otel.sampling.memory import DroppedTraces, KeptTraces
-from caseyos_otel.sampling.outbox import Leaving, Outbox, hand_over
+from caseyos_otel.sampling.memory import Memory
+from caseyos_otel.sampling.outbox import Losses, Outbox, Parcel, hand_over
 from caseyos_otel.sampling.policy import Policy, Probability, decider, default_chain
+from caseyos_otel.sampling.tally import Tally
 from caseyos_otel.sampling.trace import (
     BEGAN_HERE,
     SPANS,
@@ -27,6 +27,8 @@ from caseyos_otel.sampling.trace import (
     items_of,
     upstream_of,
 )
+from caseyos_otel.sampling.turns import Turns
+from caseyos_otel.sampling.undecided import Undecided
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -95,7 +97,7 @@ class TraceTable:
         max_items: int = 50_000,
         max_trace_items: int = 2_000,
         max_age_s: float = 30.0,
-        grace_s: float = 0.2,
+        grace_s: float = 0.01,
         every_root_recorded: bool = True,
         on_dropped: OnDropped = _uncounted,
         on_decided: Callable[[float], object] | None = None,
@@ -118,9 +120,9 @@ class TraceTable:
         self._on_dropped = on_dropped
         self.on_decided = on_decided
         self.clock: Final = clock
-        self.traces: Final[dict[int, Trace]] = {}
-        self._order: Final[deque[Trace]] = deque()
-        self.idle: Final[deque[tuple[float, Trace]]] = deque()
+        self._undecided: Final = Undecided()
+        self.traces: Final = self._undecided.by_id
+        self.idle: Final = self._undecided.idle
         self.ticket: Final = itertools.count().__next__
         self._trace_ticket: Final = itertools.count().__next__
         self._spans = Route(_nowhere, SPANS)
@@ -128,23 +130,13 @@ class TraceTable:
 
     def after_fork(self) -> None:
         """In a child: forget everything. The traces are the parent's; its lock may be held by a thread that is gone."""
-        self._lock = threading.RLock()
-        self._inside = False
-        self._postponed: deque[Callable[[], object]] = deque()
-        self.traces.clear()
-        self.idle.clear()
-        self._order.clear()
+        self._turns = Turns()
+        self._undecided.clear()
         self.limit = self.ticket() + 1 + self._max_items
         self._trace_limit = self._trace_ticket() + 1 + self._max_traces
         self._outbox = Outbox()
-        self._kept = KeptTraces(self._max_traces)
-        self._dropped = DroppedTraces(8 * self._max_traces)
-        self._decisions: Counter[tuple[bool, str]] = Counter()
-        self._dropped_by_chance = 0
-        self._lost_spans = 0
-        self._evictions: Counter[str] = Counter()
-        self._late: Counter[bool] = Counter()
-        self._durations: list[float] = []
+        self._memory = Memory(self._max_traces, self._by_chance)
+        self._tally = Tally(self._by_chance.dropped)
 
     def spans_go(self, route: Route) -> None:
         """Say where spans go. One span processor a table: it counts the open spans of one provider.
@@ -165,14 +157,13 @@ class TraceTable:
 
     def known(self, trace_id: int) -> Decision | None:
         """What was decided about the trace, if it was decided here and is remembered."""
-        with self._lock:
-            kept = self._kept.get(trace_id)
-            return self._by_chance.dropped if kept is None and trace_id in self._dropped else kept
+        with self._turns.lock:
+            return self._memory.get(trace_id)
 
     def verdict(self, trace_id: int) -> Verdict:
         """What is known about the trace now. One that was never seen here is decided by its id alone."""
-        with self._lock:
-            decision = None if trace_id in self.traces else self._decision(trace_id)
+        with self._turns.lock:
+            decision = None if trace_id in self.traces else self._memory.decision(trace_id)
         if decision is None:
             return UNDECIDED
         return Verdict(True, decision.threshold, decision.reason) if decision.keep else DROPPED
@@ -197,8 +188,8 @@ class TraceTable:
             destination: Whom a drop is counted for.
             event_name: Which event a drop is counted for.
         """
-        route = Route(release, destination, event_name)
-        self._do(lambda: self._offer(trace_id, item, route, failure))
+        record = HeldRecord(item, Route(release, destination, event_name))
+        self._do(lambda: self._offer(trace_id, record, failure))
 
     def offer_untraced(
         self,
@@ -212,7 +203,7 @@ class TraceTable:
         """Hand over a record that belongs to no trace and is no failure: decided now, by the hash of its event id."""
         decision = self._by_chance.of(probability.randomness_of_event(event_id))
         if decision.keep:
-            hand_over([(item, Route(release, destination, event_name), decision)])
+            self._hand_over([(flat_record(HeldRecord(item, Route(release, destination, event_name))), decision)])
         else:
             self._on_dropped("sampled", 1, destination, event_name)
 
@@ -222,7 +213,7 @@ class TraceTable:
         """A span has started whose trace is not in the table. Where it is the root of all there is room, no lock."""
         ticket = self._trace_ticket()
         if parent is None and ticket < self._trace_limit:
-            self._insert(context, None).open.add(context.span_id)
+            self._insert(context, None).open.add(context[SPAN_ID])
         else:
             self._do(lambda: self._begin_unless_decided(context, parent, ticket))
 
@@ -245,6 +236,15 @@ class TraceTable:
         """Something was appended to a trace that has been decided meanwhile."""
         self._do(lambda: self._release_held(trace))
 
+    def settle_one(self, now: float) -> None:
+        """A trace has become idle: decide one whose grace is over, if there is one.
+
+        Who puts one in takes one out: under load objects then go as fast as they come, and the garbage collector, which
+        counts the difference, has nothing to do. The worker's tick takes the rest.
+        """
+        if self._undecided.is_idle_since(now - self._grace_s):
+            self._do(lambda: self._settle_idle(now))
+
     # What the worker calls
 
     def tick(self, now: float | None = None) -> None:
@@ -261,7 +261,7 @@ class TraceTable:
         Returns False if `timeout_s` was over before all of it had left; the rest leaves in the next tick or flush.
         """
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        with self._lock:
+        with self._turns.lock:
             traces = list(self.traces.values())
         for first in range(0, len(traces), _AT_ONCE):
             self._do(lambda some=traces[first : first + _AT_ONCE]: self._settle_pending(some))  # type: ignore[misc]
@@ -269,9 +269,8 @@ class TraceTable:
 
     def abandon(self) -> None:
         """Count what waits to leave as lost at `shutdown`: nobody will take it any more."""
-        rest = self._take(self._max_items)
-        for (destination, name), n in Counter((route.destination, route.event_name) for _, route, _ in rest).items():
-            self._on_dropped("shutdown", n, destination, name)
+        for items, _ in self._take(self._max_items):
+            self._count(_whose(items, self._spans), "shutdown")
 
     @property
     def held_traces(self) -> int:
@@ -281,56 +280,40 @@ class TraceTable:
     @property
     def held_items(self) -> int:
         """Spans and records held or waiting to leave now."""
-        with self._lock:
+        with self._turns.lock:
             held = sum(len(trace.held) for trace in list(self.traces.values()))
-            return held // STRIDE + len(self._outbox.leaving)
+            return held // STRIDE + self._outbox.waiting
 
     @property
     def decisions(self) -> dict[tuple[bool, str], int]:
         """How many decisions kept (True) or dropped (False) a trace, by reason; `late_error` is a second one."""
-        with self._lock:
-            return self._decisions + Counter({(False, "probability"): self._dropped_by_chance})
+        with self._turns.lock:
+            return self._tally.decisions
 
     @property
     def evictions(self) -> dict[str, int]:
         """How many traces were decided early, by the bound (`traces`, `items`, `trace_items`, `age`) that they met."""
-        with self._lock:
-            return dict(self._evictions)
+        with self._turns.lock:
+            return dict(self._tally.evictions)
 
     @property
     def late_items(self) -> dict[bool, int]:
         """How many spans and records came after the decision about their trace, by whether that was to keep it."""
-        with self._lock:
-            return dict(self._late)
+        with self._turns.lock:
+            return dict(self._tally.late)
 
     # Under the lock
 
     def _do(self, work: Callable[[], object]) -> None:
-        """Do something under the lock, or, if this thread was interrupted inside it, as soon as it is done there."""
-        with self._lock:
-            if self._inside:
-                self._postponed.append(work)
-                return
-            self._inside = True
-            try:
-                self._attempt(work)
-                while self._postponed:
-                    self._attempt(self._postponed.popleft())
-            finally:
-                self._inside = False
-            urgent = self._outbox.take_urgent()
-        if urgent:
-            hand_over(urgent)
-
-    def _attempt(self, work: Callable[[], object]) -> None:
-        try:
-            work()
-        except Exception as error:
-            diagnostics.swallowed("sampling a trace", error)
+        """Do something under the lock, then hand over what leaves at once."""
+        if self._turns.take(work) and self._outbox.urgent:
+            with self._turns.lock:
+                urgent = self._outbox.take_urgent()
+            self._hand_over(urgent)
 
     def _begin_unless_decided(self, context: SpanContext, parent: SpanContext | None, ticket: int) -> None:
         trace = self.traces.get(context.trace_id)
-        if trace is None and (parent is None or not self._is_decided(context.trace_id)):
+        if trace is None and (parent is None or self._memory.get(context.trace_id) is None):
             trace = self._begin(context, parent, ticket)
         else:
             self._trace_limit += 1
@@ -343,18 +326,17 @@ class TraceTable:
         return self._insert(context, parent)
 
     def _insert(self, context: SpanContext, parent: SpanContext | None) -> Trace:
-        trace_id = context.trace_id
+        trace_id = context[TRACE_ID]
         upstream = upstream_of(context, parent, all_roots=self.every_root_recorded)
-        tracestate = None if upstream is BEGAN_HERE else context.trace_state
+        tracestate = None if upstream is BEGAN_HERE else context[TRACE_STATE]
         trace = Trace(trace_id, probability.randomness(trace_id, tracestate), upstream, self.clock())
-        self.traces[trace_id] = trace
-        self._order.append(trace)
+        self._undecided.add(trace)
         return trace
 
     def _end(self, span: HeldSpan) -> None:
         trace_id = span.trace_id
         trace = self.traces.get(trace_id)
-        if trace is None and not self._is_decided(trace_id):
+        if trace is None and self._memory.get(trace_id) is None:
             trace = self._begin(span.context, span.parent, self._trace_ticket())
         if trace is not None and not self._is_full(trace):
             self._hold(trace, span)
@@ -363,31 +345,31 @@ class TraceTable:
                 trace.idle_since = self.clock()
                 self.idle.append((trace.idle_since, trace))
         else:
-            decision = self._decision(trace_id)
-            self._late[decision.keep] += 1
+            decision = self._memory.decision(trace_id)
+            self._tally.late[decision.keep] += 1
             self._send(span, self._spans, decision)
 
     def _end_failed(self, span: HeldSpan) -> None:
         trace_id = span.trace_id
         if trace_id not in self.traces:
-            if self._is_decided(trace_id):
-                self._late[True] += 1
+            if self._memory.get(trace_id) is not None:
+                self._tally.late[True] += 1
             else:
                 self._begin(span.context, span.parent, self._trace_ticket())
         self._send(span, self._spans, self._fail(trace_id))
 
-    def _offer(self, trace_id: int, item: object, route: Route, failure: bool) -> None:
+    def _offer(self, trace_id: int, record: HeldRecord, failure: bool) -> None:
         if failure:
-            self._send_next(item, route, self._fail(trace_id))
+            self._send_next(record, self._fail(trace_id))
             return
         trace = self.traces.get(trace_id)
         if trace is not None and not self._is_full(trace):
             trace.has_records = True
-            self._hold(trace, flat_record(HeldRecord(item, route)))
+            self._hold(trace, flat_record(record))
         else:
-            decision = self._decision(trace_id)
-            self._late[decision.keep] += 1
-            self._send_next(item, route, decision)
+            decision = self._memory.decision(trace_id)
+            self._tally.late[decision.keep] += 1
+            self._send_next(record, decision)
 
     def _hold(self, trace: Trace, fields: tuple[Any, ...]) -> None:
         ticket = self.ticket()
@@ -397,20 +379,22 @@ class TraceTable:
         if trace.decision is not None:  # it was the oldest: room was made of it
             self._release_held(trace)
 
-    def _send(self, item: object, route: Route, decision: Decision) -> None:
+    def _send(self, items: Sequence[Any], route: Route, decision: Decision) -> None:
         """An item that was never held is on its way out or gone."""
-        if decision.keep or route.always:
-            ticket = self.ticket()
-            if ticket >= self.limit:
-                self._make_room(ticket)
-        self._outbox.add(item, route, decision)
+        if not (decision.keep or route.always):
+            self._tally.losses[route.destination, route.event_name] += 1
+            return
+        ticket = self.ticket()
+        if ticket >= self.limit:
+            self._make_room(ticket)
+        self._outbox.add(items, decision)
 
-    def _send_next(self, item: object, route: Route, decision: Decision) -> None:
+    def _send_next(self, record: HeldRecord, decision: Decision) -> None:
         """The same, but it leaves at once, unless others wait that were here before it."""
-        if decision.keep and not self._outbox.leaving:
-            self._outbox.leave_now(item, route, decision)
+        if decision.keep and not self._outbox.waiting:
+            self._outbox.leave_now(flat_record(record), decision)
         else:
-            self._send(item, route, decision)
+            self._send(flat_record(record), record.route, decision)
 
     def _fail(self, trace_id: int) -> Decision:
         """Keep the trace: at once if it is undecided, from here on if it had been dropped or kept for less."""
@@ -420,20 +404,19 @@ class TraceTable:
             return self._settle(trace, "error")
         if not trace_id:
             return ERROR
-        earlier = self._kept.get(trace_id)
+        earlier = self._memory.get(trace_id)
         if earlier is not None and earlier.failure:
             return earlier
-        if earlier is not None:
-            decision = replace(LATE_ERROR, incomplete=earlier.incomplete)
-        else:
-            decision = replace(LATE_ERROR, incomplete=True) if trace_id in self._dropped else ERROR
+        decision = ERROR
+        if earlier is not None:  # part of the trace has left for less, or is gone
+            decision = replace(LATE_ERROR, incomplete=earlier.incomplete or not earlier.keep)
         self._remember(trace_id, decision)
         return decision
 
     def _settle(self, trace: Trace, cause: str) -> Decision:
         """Decide a trace and take it out of the table; what it held is on its way out or gone."""
         if trace.decision is not None:
-            return self._decision(trace.trace_id)
+            return self._memory.decision(trace.trace_id)
         decision = self._decide(trace)
         if cause != "grace" and not decision.failure:
             decision = _explained(decision, cause, incomplete=bool(trace.open))
@@ -442,7 +425,7 @@ class TraceTable:
         self.traces.pop(trace.trace_id, None)
         self._trace_limit += 1
         if self.on_decided is not None:
-            self._durations.append(self.clock() - trace.first_seen)
+            self._tally.durations.append(self.clock() - trace.first_seen)
         if trace.held:
             self._release_held(trace)
         return decision
@@ -450,30 +433,36 @@ class TraceTable:
     def _release_held(self, trace: Trace) -> None:
         decision, held = trace.decision, trace.held
         assert decision is not None
-        all_go = not (decision.keep or trace.has_records or self._spans.always)
         while n := len(held):
-            leaving = () if all_go else items_of(held[:n])
+            items = held[:n]
             del held[:n]
-            if all_go:
-                self.limit += n // STRIDE
-                self._lost_spans += n // STRIDE
-            for each in leaving:
-                item, route = each if isinstance(each, HeldRecord) else (each, self._spans)
-                self.limit += not self._outbox.add(item, route, decision)
+            if decision.keep or self._spans.always:
+                self._outbox.add(items, decision)
+                continue
+            self.limit += n // STRIDE
+            if trace.has_records:
+                self._tally.losses.update(_whose(items, self._spans))
+            else:
+                self._tally.lost_spans += n // STRIDE
+
+    def _settle_idle(self, now: float) -> bool:
+        """Decide the first trace that is idle; False if there is none whose grace is over."""
+        if not self._undecided.is_idle_since(now - self._grace_s):
+            return False
+        if (trace := self._undecided.take_idle()) is not None:
+            self._settle(trace, "grace")
+        return True
 
     def _settle_due(self, now: float, more: list[bool]) -> None:
         """Decide some traces whose grace or age is over; says whether there may be more of them."""
         for _ in range(_AT_ONCE):
-            if self.idle and self.idle[0][0] + self._grace_s <= now:
-                since, trace = self.idle.popleft()
-                if not trace.open and trace.idle_since == since:
-                    self._settle(trace, "grace")
+            if self._settle_idle(now):
                 continue
-            oldest = self._oldest()
+            oldest = self._undecided.oldest()
             if oldest is None or oldest.first_seen + self._max_age_s > now:
                 more[0] = False
                 return
-            self._evictions["age"] += bool(oldest.open)
+            self._tally.evictions["age"] += bool(oldest.open)
             self._settle(oldest, "age" if oldest.open else "grace")
 
     def _settle_pending(self, traces: Sequence[Trace]) -> None:
@@ -481,96 +470,70 @@ class TraceTable:
             self._settle(trace, "shutdown" if trace.open else "grace")
 
     def _remember(self, trace_id: int, decision: Decision) -> None:
-        if decision is self._by_chance.dropped:  # nearly always
-            self._dropped_by_chance += 1
-        else:
-            self._decisions[decision.keep, decision.reason] += 1
-        if decision.keep:
-            self._kept.add(trace_id, decision)
-        else:
-            self._dropped.add(trace_id)
-
-    def _is_decided(self, trace_id: int) -> bool:
-        return self._kept.get(trace_id) is not None or trace_id in self._dropped
-
-    def _decision(self, trace_id: int) -> Decision:
-        """What was decided about a trace that is not in the table; by its id alone if nothing is remembered."""
-        kept = self._kept.get(trace_id)
-        if kept is not None:
-            return kept
-        if trace_id in self._dropped:
-            return self._by_chance.dropped
-        return self._by_chance.of(probability.randomness(trace_id))
+        self._tally.decided(decision)
+        self._memory.add(trace_id, decision)
 
     def _is_full(self, trace: Trace) -> bool:
         """Whether the trace has reached its bound; it is decided then, so that it never passes it."""
         if len(trace.held) < self.max_trace_items * STRIDE:
             return False
-        self._evictions["trace_items"] += 1
+        self._tally.evictions["trace_items"] += 1
         self._settle(trace, "overflow")
         return True
 
     def _make_room(self, ticket: int) -> None:
         """At the bound, make room for one item: what is decided leaves now; if nothing is, the oldest traces are."""
         while ticket >= self.limit:
-            if self._outbox.leaving:
+            if self._outbox.waiting:
                 self.limit += self._outbox.spill(ticket - self.limit + 1)
             elif not self._evict("items"):
                 break
 
     def _evict(self, bound: str) -> bool:
         """Decide the oldest trace; False if there is none."""
-        if (oldest := self._oldest()) is None:
+        if (oldest := self._undecided.oldest()) is None:
             return False
-        self._evictions[bound] += 1
+        self._tally.evictions[bound] += 1
         self._settle(oldest, "overflow")
         return True
 
-    def _oldest(self) -> Trace | None:
-        order = self._order
-        if len(order) + len(self.idle) > 4 * len(self.traces) + _AT_ONCE:  # mostly traces that are decided
-            self._sift()
-        while order:
-            if order[0].decision is None:
-                return order[0]
-            order.popleft()
-        return None
-
-    def _sift(self) -> None:
-        for _ in range(len(self._order)):
-            if (trace := self._order.popleft()).decision is None:
-                self._order.append(trace)
-        for _ in range(len(self.idle)):
-            since, trace = entry = self.idle.popleft()
-            if trace.decision is None and trace.idle_since == since:
-                self.idle.append(entry)
-
-    def _take(self, n: int) -> list[Leaving]:
-        with self._lock:
+    def _take(self, n: int) -> list[Parcel]:
+        with self._turns.lock:
+            before = self._outbox.waiting
             taken = self._outbox.take(n)
-            self.limit += len(taken)
+            self.limit += before - self._outbox.waiting
         return taken
 
     # Outside the lock
 
+    def _hand_over(self, parcels: Iterable[Parcel]) -> None:
+        self._count(hand_over(parcels, self._spans))
+
     def _leave(self, deadline: float | None) -> bool:
         """Release what waits now; what comes meanwhile leaves the next time. Whether all of it left before the deadline."""
         at_once = _AT_ONCE if deadline is None else 1
-        waiting = len(self._outbox.leaving)
+        waiting = self._outbox.waiting
         while waiting > 0 and (deadline is None or time.monotonic() < deadline):
-            hand_over(self._take(min(at_once, waiting)))
+            self._hand_over(self._take(min(at_once, waiting)))
             waiting -= at_once
-        with self._lock:
-            losses = self._outbox.take_losses()
-            losses[SPANS, ""] += self._lost_spans
-            self._lost_spans = 0
-            durations, self._durations = self._durations, []
-        for (destination, event_name), n in (+losses).items():
-            self._on_dropped("sampled", n, destination, event_name)
+        with self._turns.lock:
+            losses, durations = self._tally.take()
+        self._count(losses)
         if self.on_decided is not None:
             for seconds in durations:
                 self.on_decided(seconds)
         return waiting <= 0
+
+    def _count(self, losses: Losses, reason: str = "sampled") -> None:
+        for (destination, event_name), n in losses.items():
+            if n:
+                self._on_dropped(reason, n, destination, event_name)
+
+
+def _whose(items: Sequence[Any], spans: Route) -> Losses:
+    """How many of these items go where."""
+    routes = (item.route if isinstance(item, HeldRecord) else spans for item in items_of(items))
+    return Counter((route.destination, route.event_name) for route in routes)
 
 
 def _explained(decision: Decision, cause: str, *, incomplete: bool) -> Decision:

@@ -6,6 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from opentelemetry.trace import TraceFlags
+
+from caseyos_otel._otel import TRACE_FLAGS, TRACE_STATE
 from caseyos_otel.sampling import probability
 from caseyos_otel.sampling.held import HeldSpan
 
@@ -13,6 +16,8 @@ if TYPE_CHECKING:
     from opentelemetry.trace import SpanContext
 
     from caseyos_otel.sampling.decision import Decision
+
+_SAMPLED: Final = int(TraceFlags.SAMPLED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +47,7 @@ def upstream_of(context: SpanContext, parent: SpanContext | None, *, all_roots: 
     Without `ot=th` the probability is known only where the trace began here and `all_roots` says that every trace
     that begins here is recorded (the head sampler drops none).
     """
-    if all_roots and parent is None and context.trace_flags.sampled and not context.trace_state:
+    if all_roots and parent is None and context[TRACE_FLAGS] & _SAMPLED and not context[TRACE_STATE]:
         return BEGAN_HERE
     threshold = probability.threshold_of(context.trace_state)
     if threshold is None and parent is None and all_roots:

@@ -124,7 +124,7 @@ def test_traces_that_end_without_a_worker_are_bounded_and_none_is_lost(sampling:
         service.will_be_kept(number % 2 == 0)
         service.tracer.start_span("root").end()
         assert service.table.held_traces <= 10
-    assert len(service.table._order) + len(service.table.idle) <= 200
+    assert len(service.table._undecided._by_age) + len(service.table.idle) <= 200
     service.processor.force_flush()
     assert len(service.exported()) == 250
     assert service.dropped == {("sampled", "spans", ""): 250}

@@ -414,7 +414,7 @@ def test_a_span_that_ends_inside_the_table_does_not_deadlock(sampling: Callable[
     service.will_be_kept(True)
 
     def end_inside() -> None:
-        with service.table._lock:
+        with service.table._turns.lock:
             request(service)
 
     inside = threading.Thread(target=end_inside, daemon=True)
@@ -495,7 +495,8 @@ def test_texts_are_redacted_as_they_leave(sampling: Callable[..., Any], mode: st
     service = sampling(redact=lambda text: text.replace("john@acme.com", "[person]"), mode=mode)
     service.will_be_kept(True)
     attributes = {"url.path": "/john@acme.com", "n": 1, "to": ["john@acme.com", "x"]}
-    with service.tracer.start_as_current_span("root", attributes=attributes) as root:
+    links = [Link(SpanContext(1, 2, is_remote=True), {"of": "john@acme.com"})]
+    with service.tracer.start_as_current_span("GET /john@acme.com", attributes=attributes, links=links) as root:
         root.add_event("sent", {"to": "john@acme.com", "bytes": 5})
         root.set_status(Status(StatusCode.ERROR, "refused john@acme.com"))
     service.pass_time(1)
@@ -507,6 +508,8 @@ def test_texts_are_redacted_as_they_leave(sampling: Callable[..., Any], mode: st
     }
     assert [(each.name, each.attributes) for each in span.events] == [("sent", {"to": "[person]", "bytes": 5})]
     assert span.status.description == "refused [person]"
+    assert span.name == "GET /[person]"
+    assert [(each.context.span_id, each.attributes) for each in span.links] == [(2, {"of": "[person]"})]
 
 
 def test_collector_mode_lets_everything_leave_with_the_verdict_on_it(

@@ -221,7 +221,7 @@ def test_a_child_forked_while_another_thread_has_the_lock_goes_on(sampling: Call
     locked, forked = threading.Event(), threading.Event()
 
     def hold_the_lock() -> None:
-        with service.table._lock:
+        with service.table._turns.lock:
             locked.set()
             forked.wait(30)
 

@@ -1,0 +1,49 @@
+"""What the trace table counts: decisions, evictions, late items, losses, and how long deciding took."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from caseyos_otel.sampling.decision import Decision
+from caseyos_otel.sampling.outbox import Losses
+from caseyos_otel.sampling.trace import SPANS
+
+
+class Tally:
+    """Not locked: its owner is.
+
+    Attributes:
+        evictions: Traces decided early, by the bound (`traces`, `items`, `trace_items`, `age`) that they met.
+        late: Spans and records that came after the decision about their trace, by whether that was to keep it.
+        losses: Items dropped since `take`, by (destination, event name); `lost_spans` of them apart, as they are most.
+        durations: Seconds from a trace's first span to its decision, since `take`.
+    """
+
+    def __init__(self, by_chance: Decision) -> None:
+        self._by_chance = by_chance  # why nearly every trace is dropped: a number, not a key of a dictionary
+        self._dropped_by_chance = 0
+        self._decisions: Counter[tuple[bool, str]] = Counter()
+        self.evictions: Counter[str] = Counter()
+        self.late: Counter[bool] = Counter()
+        self.losses: Losses = Counter()
+        self.lost_spans = 0
+        self.durations: list[float] = []
+
+    def decided(self, decision: Decision) -> None:
+        """One trace was decided."""
+        if decision is self._by_chance:
+            self._dropped_by_chance += 1
+        else:
+            self._decisions[decision.keep, decision.reason] += 1
+
+    @property
+    def decisions(self) -> dict[tuple[bool, str], int]:
+        """How many decisions kept (True) or dropped (False) a trace, by reason."""
+        return self._decisions + Counter({(False, self._by_chance.reason): self._dropped_by_chance})
+
+    def take(self) -> tuple[Losses, list[float]]:
+        """Losses and durations since the last time."""
+        losses, durations = self.losses, self.durations
+        losses[SPANS, ""] += self.lost_spans
+        self.losses, self.lost_spans, self.durations = Counter(), 0, []
+        return losses, durations

@@ -1,0 +1,47 @@
+"""One thread at a time, and never one piece of work inside another."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from caseyos_otel import diagnostics
+
+
+class Turns:
+    """A lock for whoever can be interrupted by himself.
+
+    The garbage collector and signal handlers run between two steps of any thread, also of the one that holds the lock,
+    and may start or end a span there. Such work waits until the thread has done what it was at.
+
+    Attributes:
+        lock: Held while work is done; take it to read what the work changes.
+    """
+
+    def __init__(self) -> None:
+        self.lock: Final = threading.RLock()
+        self._inside = False
+        self._postponed: Final[deque[Callable[[], object]]] = deque()
+
+    def take(self, work: Callable[[], object]) -> bool:
+        """Do the work under the lock; False if this thread is at work already, which will then do it."""
+        with self.lock:
+            if self._inside:
+                self._postponed.append(work)
+                return False
+            self._inside = True
+            try:
+                self._attempt(work)
+                while self._postponed:
+                    self._attempt(self._postponed.popleft())
+            finally:
+                self._inside = False
+            return True
+
+    def _attempt(self, work: Callable[[], object]) -> None:
+        try:
+            work()
+        except Exception as error:
+            diagnostics.swallowed("sampling a trace", error)
