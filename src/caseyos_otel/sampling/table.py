@@ -451,6 +451,7 @@ class TraceTable:
             return False
         if (trace := self._undecided.take_idle()) is not None:
             self._settle(trace, "grace")
+            self._undecided.oldest()  # lets go of those before it that are decided
         return True
 
     def _settle_due(self, now: float, more: list[bool]) -> None:
