@@ -216,6 +216,21 @@ def exporter_of(processor: object) -> object | None:
     )
 
 
+def queued(processor: object) -> int:
+    """Records in the queue of a batch processor of either signal; 0 where there is none."""
+    batch = getattr(processor, "_batch_processor", None)
+    return len(getattr(batch, "_queue", ()))
+
+
+def metric_readers(provider: Any) -> tuple[object, ...]:
+    """The readers of a finished provider of metrics; each has an exporter, or is asked by somebody.
+
+    Raises:
+        AttributeError: this version of the SDK keeps them elsewhere.
+    """
+    return tuple(provider._metric_readers)
+
+
 def post_otlp(exporter: OTLPLogExporter | OTLPSpanExporter, request: bytes) -> tuple[bool, int | None]:
     """Send request bytes with the stock HTTP exporter's own endpoint, headers, TLS, compression and retries.
 

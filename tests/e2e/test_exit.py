@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import signal
-import socket
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -77,6 +73,37 @@ def test_gunicorn_with_uvicorn_workers_loses_nothing(preload: bool, tmp_path: Pa
             server.output()
         )
     assert counts(state) == (40, 4)
+
+
+WSGI = """
+from caseyos_otel import track
+
+def app(environ, start_response):
+    for number in range(10):
+        track("recommendation_dismissed", recommendation_id=str(number), action_type="send_email", user_id="casey")
+    track("outcome_deal_advanced", deal_id="d1")
+    start_response("200 OK", [("Content-Length", "2")])
+    return [b"ok"]
+"""
+
+
+@pytest.mark.parametrize("kind", ["sync", "gthread", "uvicorn.workers.UvicornWorker"])
+def test_gunicorn_recycles_its_workers_and_loses_nothing(kind: str, tmp_path: Path, state: Path) -> None:
+    port = free_port()
+    command = ["gunicorn", "app:app", "-k", kind, "-w", "2", "--max-requests", "2", "-b", f"127.0.0.1:{port}"]
+    (tmp_path / "app.py").write_text(APP if "uvicorn" in kind else WSGI)
+    env = environment(state, CASEYOS_OTEL_FLUSH_INTERVAL_MS="60000")
+    with Server(command, env, tmp_path, port, tmp_path / "log") as server:
+        answered = []
+
+        def recycled_thrice() -> bool:
+            answered.append(server.get("/"))
+            return server.output().count("Booting worker") >= 2 + 3
+
+        wait_for(recycled_thrice, "not recycled:", server.output)
+        assert server.stop() == 0, server.output()
+    assert set(answered) == {"ok"}
+    assert counts(state) == (10 * len(answered), len(answered)), server.output()
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
@@ -154,7 +181,7 @@ def test_a_running_process_adopts_what_another_one_left(tmp_path: Path, state: P
         wait_for(lambda: counts(state) == (10, 2), "not adopted:", server.output)
 
 
-def test_an_exit_with_every_destination_down_is_short_and_keeps_what_is_durable(tmp_path: Path, state: Path) -> None:
+def test_an_exit_with_every_destination_down_keeps_what_is_durable(tmp_path: Path, state: Path) -> None:
     program = tmp_path / "program.py"
     program.write_text("from caseyos_otel import track\ntrack('outcome_deal_advanced', deal_id='d1')\n")
     closed = free_port()
@@ -164,11 +191,9 @@ def test_an_exit_with_every_destination_down_is_short_and_keeps_what_is_durable(
         CASEYOS_OTEL_DATABASE_URL=f"postgresql://nobody@127.0.0.1:{closed}/nothing",
         OTEL_EXPORTER_OTLP_LOGS_ENDPOINT=f"http://127.0.0.1:{closed}/v1/logs",
     )
-    started = time.monotonic()
     done = run(program, env)
     assert done.returncode == 0
     assert "Traceback" not in done.stderr, done.stderr
-    assert time.monotonic() - started < 30
     kept = list((state / "spool" / "under-test").glob("*/outcomes-*"))
     assert len(kept) == 1
     env = environment(state)
@@ -192,55 +217,8 @@ def test_an_application_that_exits_at_once_still_logs_everything(tmp_path: Path,
     assert len(rows(state, "select 1 from events")) == 1000
 
 
-SILENT = """
-import socket, sys, time
-from caseyos_otel import track, flush
-track("outcome_deal_advanced", deal_id="d1")
-track("action_failed", action_id="a1", action_type="x", error_type="api_error")
-flush(4)  # what a first delivery imports is imported, and every destination is known to be away
-sys.stderr.write(f"ends {time.time()}\\n")
-"""
-
-
-@pytest.mark.parametrize("kind", ["refuses", "is silent"])
-def test_an_exit_does_not_wait_for_destinations_that_are_away(kind: str, tmp_path: Path, state: Path) -> None:
-    program = tmp_path / "program.py"
-    program.write_text(SILENT)
-    with _nobody(kind) as port:
-        env = environment(
-            state,
-            SENTRY_DSN=f"http://key@127.0.0.1:{port}/1",
-            CASEYOS_OTEL_DATABASE_URL=f"postgresql://nobody@127.0.0.1:{port}/nothing",
-            OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{port}",
-        )
-        done = run(program, env)
-        ended = time.time()
-    assert done.returncode == 0, done.stderr
-    assert "Traceback" not in done.stderr, done.stderr
-    [began] = [float(line.split()[1]) for line in done.stderr.splitlines() if line.startswith("ends ")]
-    # one second is promised; an exit that waited would take five for ours and ten for each provider's exporter
-    assert ended - began < 4, done.stderr
-    assert run(tmp_path / "program.py", environment(state)).returncode == 0
-    stored = rows(state, "select deal_id from outcome_events")
-    assert stored == [("d1",), ("d1",)], "its own, and what the other left"
-
-
-@contextlib.contextmanager
-def _nobody(kind: str) -> Iterator[int]:
-    """A port where connections are refused, or one whose backlog is full: a SYN is never answered."""
-    with socket.socket() as listener, contextlib.ExitStack() as waiting:
-        listener.bind(("127.0.0.1", 0))
-        if kind == "is silent":
-            listener.listen(0)
-            for _ in range(4):
-                client = waiting.enter_context(socket.socket())
-                client.setblocking(False)
-                with contextlib.suppress(BlockingIOError):
-                    client.connect(listener.getsockname())
-        yield listener.getsockname()[1]
-
-
-@pytest.mark.parametrize("end", ["os._exit(3)", "os.kill(os.getpid(), signal.SIGTERM)"])
+# the kernel's out-of-memory killer sends SIGKILL: to a process they are the same
+@pytest.mark.parametrize("end", ["os._exit(3)", *(f"os.kill(os.getpid(), signal.{s})" for s in ("SIGTERM", "SIGKILL"))])
 def test_an_end_without_atexit_is_a_kill_to_what_is_durable(end: str, tmp_path: Path, state: Path) -> None:
     program = tmp_path / "program.py"
     program.write_text(
@@ -248,7 +226,7 @@ def test_an_end_without_atexit_is_a_kill_to_what_is_durable(end: str, tmp_path: 
         f"for n in range(10):\n    track('outcome_deal_advanced', deal_id=f'd{{n}}')\n{end}\n"
     )
     ended = run(program, environment(state, CASEYOS_OTEL_FLUSH_INTERVAL_MS="60000"))
-    assert ended.returncode in (3, -signal.SIGTERM), ended.stderr
+    assert ended.returncode in (3, -signal.SIGTERM, -signal.SIGKILL), ended.stderr
     quiet = tmp_path / "quiet.py"
     quiet.write_text("import time\ntime.sleep(1.5)\n")
     assert run(quiet, environment(state)).returncode == 0

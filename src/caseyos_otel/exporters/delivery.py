@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import threading
 import time
@@ -23,8 +24,8 @@ IDLE_AFTER_S: Final = 10.0
 """A destination that has had nothing to do for so long is told, and told again as often: it lets go of its connection."""
 MISTAKES: Final = 3
 """Unexpected exceptions in a row after which a batch is halved like a rejected one, so that it cannot stop the others."""
-PATIENCE_S: Final = 0.5
-"""Seconds that the end of a process waits for an answer from a destination of which it does not know that it is there."""
+PATIENCE_S: Final = 0.4
+"""Seconds that the end of a process waits for one answer of a destination."""
 _FIRST_PAUSE_S: Final = 0.5
 _LONGEST_PAUSE_S: Final = 30.0
 
@@ -87,6 +88,8 @@ class Delivery:
         `local`: no network stands between, so a long export is slow and not hopeless."""
         self.name = name
         self.health = Health()
+        self.answered_at = -math.inf
+        """When it last took something (`time.monotonic`)."""
         self._export = export
         self._reader = reader
         self._decode = decode
@@ -113,7 +116,8 @@ class Delivery:
         self._settled: set[str] = set()
         self._busy_at = time.monotonic()
         self._attempt_at: float | None = None
-        self._owed = 0
+        self._in_hand: Sequence[EventRecord] = ()
+        self._claiming = threading.Lock()
         self._exporting = threading.Lock()
         self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -126,8 +130,7 @@ class Delivery:
     @property
     def away(self) -> bool:
         """Whether the last export failed, or one has been going on for longer than an exit waits."""
-        began = self._attempt_at
-        return self._pause_s > 0.0 or (began is not None and time.monotonic() - began >= PATIENCE_S)
+        return self._pause_s > 0.0 or self._silent()
 
     def offer(self, record: EventRecord) -> None:
         """Hand on a best-effort record. Bounded: the oldest goes first."""
@@ -179,28 +182,39 @@ class Delivery:
             return self._served >= asked and self._clean
 
     def _hopeless(self) -> bool:
-        """Whether an exit has nothing to wait for: an export goes on and on, and either nobody was there before, or all
-        that is owed is durable."""
+        """Whether an exit has nothing to wait for: an export goes on and on, and what is durable is in the spool."""
+        return not self._local and self._silent()
+
+    def _silent(self) -> bool:
         began = self._attempt_at
-        if began is None or self._local or time.monotonic() - began < PATIENCE_S:
-            return False
-        trusted = self.health.last_success is not None and self._pause_s == 0.0
-        return not trusted or not (self._owed or self._memory)
+        return began is not None and time.monotonic() - began >= PATIENCE_S
 
     def flush(self, timeout_s: float) -> bool:
         """`ask` and `answered`."""
         return self.answered(self.ask(), timeout_s)
 
     def stop(self) -> None:
-        """End the thread after its current batch. What is left in memory is lost, and counted as `shutdown`."""
+        """End the thread after its current batch; what is in memory then is lost, and counted by `lose`."""
         self._stop.set()
         self._hurry.set()
-        self._lose_memory()
+        self._lose(())
 
-    def _lose_memory(self) -> None:
+    def lose(self) -> None:
+        """After `stop`, when nobody waits any more: count as `shutdown` what is on its way without an answer."""
+        self._lose(self._claim())
+
+    def _lose(self, records: Sequence[EventRecord]) -> None:
+        for record in records:
+            drops.count("shutdown", destination=self.name, event=record.declaration.name)
         with suppress(IndexError):  # two threads lose it
             while True:
                 drops.count("shutdown", destination=self.name, event=self._memory.popleft().declaration.name)
+
+    def _claim(self) -> Sequence[EventRecord]:
+        """What is on its way from memory, for the one who asks first: the thread that sends it, or the end of the process."""
+        with self._claiming:
+            claimed, self._in_hand = self._in_hand, ()
+        return claimed
 
     def after_fork(self) -> None:
         """A child has no thread, and what is in memory is the parent's."""
@@ -255,20 +269,20 @@ class Delivery:
                 break
         if not records:
             return False
-        self._owed = len(records)
+        self._in_hand = records
         try:
             self._send(records)
         except Unavailable:
-            self._memory.extendleft(reversed(self._unsettled(records)))
+            self._memory.extendleft(reversed(self._unsettled(self._claim())))
             if self._stop.is_set():  # `stop` has looked already
-                self._lose_memory()
+                self._lose(())
             raise
         except Exception:
-            for record in self._unsettled(records):
+            for record in self._unsettled(self._claim()):
                 drops.count("internal_error", destination=self.name, event=record.declaration.name)
             raise
         finally:
-            self._owed = 0
+            self._claim()
             self._settled.difference_update(record.event_id for record in records)
         return True
 
@@ -287,7 +301,7 @@ class Delivery:
         self._settled.clear()
         return True
 
-    def _unsettled(self, records: list[EventRecord]) -> list[EventRecord]:
+    def _unsettled(self, records: Sequence[EventRecord]) -> Sequence[EventRecord]:
         """Those of a batch that was halved before the destination went away which neither arrived nor were set aside."""
         if not self._settled:
             return records
@@ -299,7 +313,7 @@ class Delivery:
             self._prepare()
             self._attempt(lambda: self._export(records))
             self.health.delivered += len(records)
-            self.health.last_success = time.time()
+            self.health.last_success, self.answered_at = time.time(), time.monotonic()
         except Unavailable as away:
             self._note(away)
             raise

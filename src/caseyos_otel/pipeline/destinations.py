@@ -404,12 +404,18 @@ class Destinations:
         """Whether a destination has not answered when it was last tried."""
         return any(delivery.name == name and delivery.away for delivery in self.deliveries)
 
+    def has_answered(self, name: str, since: float) -> bool:
+        """Whether a destination has taken something since then (`time.monotonic`), and is not away now."""
+        return any(d.name == name and d.answered_at >= since and not d.away for d in self.deliveries)
+
     def close(self) -> None:
         """End the delivery threads and let the spool go; what is in it, the next process delivers."""
         for delivery in self.deliveries:
             delivery.stop()
         if self._otlp is not None:
             self._otlp.close()
+        for delivery in self.deliveries:
+            delivery.lose()
         self._spool.close()
 
     def after_fork(self) -> None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import atexit
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,7 @@ from opentelemetry import metrics
 from opentelemetry._logs import LogRecord
 
 from caseyos_otel import _otel, context, diagnostics
-from caseyos_otel.diagnostics import drops, guard, guarded
+from caseyos_otel.diagnostics import drops, guard
 from caseyos_otel.emit.worker import Worker
 from caseyos_otel.events.record import Delivery as Promise
 from caseyos_otel.events.record import EventRecord
@@ -21,15 +20,15 @@ from caseyos_otel.instrumentation import track as tracking
 from caseyos_otel.pipeline import announcement, status
 from caseyos_otel.pipeline.destinations import Destinations
 from caseyos_otel.pipeline.gauges import observe_database, observe_spool
+from caseyos_otel.pipeline.providers import IMPATIENCE_S, PATIENCE_S, Providers
 from caseyos_otel.settings import Settings
 
 if TYPE_CHECKING:
-    from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
+    from opentelemetry.sdk.trace import TracerProvider
 
     from caseyos_otel.processors.chain import EventChain
 
 SYNC_EVERY_S = 1.0
-PROVIDERS_END_S = 0.2
 ADOPT_EVERY_S = 5.0
 
 
@@ -38,7 +37,6 @@ class Pipeline:
 
     def __init__(self, in_force: Settings) -> None:
         self.settings = in_force
-        self.providers: dict[str, Any] = {}
         self.notes: list[str] = []
         self.attached = False
         self._resource_attributes: Mapping[str, Any] | None = None
@@ -53,7 +51,7 @@ class Pipeline:
             self._tick,
             in_force.flush_interval_ms / 1000,
         )
-        self._exporting: tuple[SpanProcessor, ...] = ()
+        self.providers = Providers(self.worker)
         self._running = False
         self._ended = False
         self._life = threading.Lock()
@@ -68,7 +66,7 @@ class Pipeline:
         Serves our configurator, the stock distro and OTEL_CONFIG_FILE alike: all end in finished providers. What this
         version of the SDK keeps elsewhere is done without, and a warning names what does not work then.
         """
-        self.providers = {"traces": tracer_provider, "logs": logger_provider, "metrics": meter_provider}
+        self.providers.take({"traces": tracer_provider, "logs": logger_provider, "metrics": meter_provider})
         self._resource()
         for what, attach in (("events", self._attach_logs), ("traces", self._attach_spans)):
             try:
@@ -83,8 +81,9 @@ class Pipeline:
         from caseyos_otel.processors.foreign import foreign_only
         from caseyos_otel.processors.writable import WritableEvent
 
-        theirs = [foreign_only(processor) for processor in _otel.log_processors(provider)]
-        _otel.set_log_processors(provider, (self.chain, *theirs))
+        theirs = _otel.log_processors(provider)
+        self.providers.watch(theirs, "log_records")
+        _otel.set_log_processors(provider, (self.chain, *map(foreign_only, theirs)))
         logger = provider.get_logger(announcement.SCOPE, announcement.version(), announcement.SCHEMA_URL)
 
         self.attached = True
@@ -103,8 +102,10 @@ class Pipeline:
 
         theirs = _otel.span_processors(provider)
         exporting = [p for p in theirs if _otel.exporter_of(p) is not None]
-        exporting += self.destinations.span_processors()
-        self._exporting = tuple(exporting)
+        self.providers.watch(exporting, "spans")
+        ours = self.destinations.span_processors()
+        self.providers.watch(ours, "sentry-traces")
+        exporting += ours
         mode: Any = self.settings.sampling  # one of the three that settings allow
         redact = self.destinations.span_text()
         sampling = TailSamplingSpanProcessor(self.table, exporting, mode=mode, redact=redact)
@@ -251,25 +252,24 @@ class Pipeline:
 
     def flush(self, timeout_s: float, *, exiting: bool = False) -> bool:
         """Deliver what was emitted before the call, the providers' own processors included, within a deadline."""
-        deadline = time.monotonic() + timeout_s
+        began = time.monotonic()
         done = self.flush_ours(timeout_s, exiting=exiting)
-        if exiting and self.destinations.is_away("otlp"):
-            return False  # the providers send to the same receiver, and each waits for it for itself
-        # Some processors of the SDK take longer than they are given: ours is the deadline that holds.
-        flushed = [False]
-        in_time = self.worker.run_for(lambda: self._flush_providers(deadline, flushed), deadline - time.monotonic())
-        return done and in_time and flushed[0]
+        logs = self.providers["logs"]
+        others = [p for p in _otel.log_processors(logs) if p is not self.chain] if self.attached else [logs]
+        deadline, patience_s = self._last_words(began, timeout_s) if exiting else (began + timeout_s, None)
+        return self.providers.flush(others, deadline, patience_s) and done
 
-    def _flush_providers(self, deadline: float, flushed: list[bool]) -> None:
-        others: list[Any] = [self.providers.get("traces"), self.providers.get("metrics")]
-        logs: Any = self.providers.get("logs")
-        if self.attached:
-            others += [processor for processor in _otel.log_processors(logs) if processor is not self.chain]
-        else:
-            others.append(logs)
-        flushes = [flush for other in others if (flush := getattr(other, "force_flush", None)) is not None]
-        results = [_flushed(flush, deadline) for flush in flushes]
-        flushed[0] = all(results)
+    def _last_words(self, began: float, timeout_s: float) -> tuple[float, float]:
+        """Until when, and how long for one answer, providers are waited for by a process that began to end at `began`.
+
+        They send to where our events go: if that has just answered it is trusted; if it is away they get a moment; if it
+        was not asked, they and our destinations share one patience.
+        """
+        now = time.monotonic()
+        if self.destinations.is_away("otlp"):
+            return now + IMPATIENCE_S, IMPATIENCE_S
+        asked = self.destinations.has_answered("otlp", since=began)
+        return began + timeout_s, PATIENCE_S if asked else max(IMPATIENCE_S, PATIENCE_S - (now - began))
 
     def flush_ours(self, timeout_s: float, *, exiting: bool = False) -> bool:
         """The queue, the trace table and every destination. `exiting`: one that is away is not waited for."""
@@ -290,25 +290,13 @@ class Pipeline:
     def shutdown(self, timeout_s: float) -> None:
         """Flush, and end our threads. Events that are emitted later are still spooled, and delivered by the next process."""
         with guard("shutting down"):
-            self.flush_ours(timeout_s, exiting=True)  # the providers flush their own in their own atexit
+            began = time.monotonic()
+            self.flush_ours(timeout_s, exiting=True)
             self._ended = True
-            if self.destinations.is_away("otlp"):
-                self._end_providers()
+            self.providers.end(*self._last_words(began, timeout_s))
             self.worker.stop()
             self.destinations.close()
             self.write_status()
-
-    def _end_providers(self) -> None:
-        """Their own atexit would wait for the receiver that is away, up to thirty seconds each: ended here, within ours."""
-        providers: list[Any] = [p for p in self.providers.values() if _otel.is_sdk(p)]
-        ends = [provider.shutdown for provider in providers]
-        for end in ends:
-            atexit.unregister(end)
-        exporters: list[Any] = [_otel.exporter_of(processor) for processor in self._exporting]
-        for exporter in exporters:
-            if type(exporter).__module__.startswith("opentelemetry.exporter.otlp"):
-                guarded("giving up an exporter", exporter.shutdown)
-        self.worker.run_for(lambda: _all(ends), PROVIDERS_END_S)
 
     def before_fork(self) -> None:
         """Let the worker finish what it is writing, so that a child does not inherit half a line."""
@@ -328,6 +316,7 @@ class Pipeline:
         drops.after_fork()
         tracking.emitter.queue.after_fork()
         self.worker.after_fork()
+        self.providers.after_fork()
         self.table.after_fork()
         self.destinations.after_fork()
 
@@ -346,24 +335,6 @@ class Pipeline:
 
     def _detect_resource(self) -> Mapping[str, Any]:
         for name in ("logs", "traces"):
-            if (resource := getattr(self.providers.get(name), "resource", None)) is not None:
+            if (resource := getattr(self.providers[name], "resource", None)) is not None:
                 return dict(resource.attributes)
         return announcement.resource()
-
-
-def _millis_until(deadline: float) -> int:
-    return max(0, int((deadline - time.monotonic()) * 1000))
-
-
-def _flushed(flush: Callable[[int], object], deadline: float) -> bool:
-    """The SDK's meter provider raises where its receiver is away; others return False."""
-    try:
-        return flush(_millis_until(deadline)) is not False
-    except Exception as error:
-        diagnostics.warn(f"a provider could not be flushed: {error}", key="flushing a provider")
-        return False
-
-
-def _all(ends: Sequence[Callable[[], object]]) -> None:
-    for end in ends:
-        guarded("ending a provider", end)

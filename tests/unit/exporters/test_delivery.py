@@ -452,8 +452,9 @@ def test_what_is_left_in_memory_at_the_end_is_counted_and_the_rest_waits_in_the_
     assert after.arrived == ["d1"]
 
 
-def test_what_was_on_its_way_when_the_end_came_is_counted_too(
-    rig: Rig, destination: Destination, dropped: Callable[[str], int]
+@pytest.mark.parametrize("given_up", [False, True])
+def test_what_was_on_its_way_when_the_end_came_is_counted_once(
+    given_up: bool, rig: Rig, destination: Destination, dropped: Callable[[str], int]
 ) -> None:
     on_its_way, ended = threading.Event(), threading.Event()
 
@@ -468,6 +469,9 @@ def test_what_was_on_its_way_when_the_end_came_is_counted_too(
     delivery.ask()
     assert on_its_way.wait(10)
     delivery.stop()
+    if given_up:
+        delivery.lose()
+        assert dropped("shutdown") == 1, "the process ends now"
     ended.set()
     assert delivery._thread is not None
     delivery._thread.join(10)
@@ -486,7 +490,7 @@ def at_exit(delivery: Delivery, timeout_s: float = 20.0) -> bool:
     return delivery.answered_at_exit(delivery.ask(), timeout_s)
 
 
-def test_an_exit_waits_neither_for_one_that_was_never_there_nor_for_durable_records_alone(
+def test_an_exit_does_not_wait_for_one_that_does_not_answer_whether_or_not_it_ever_did(
     rig: Rig, destination: Destination, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(deliveries, "PATIENCE_S", 0.05)
@@ -501,24 +505,24 @@ def test_an_exit_waits_neither_for_one_that_was_never_there_nor_for_durable_reco
     assert delivery.flush(20)
     silent.clear()
     rig.append("s1")
-    assert not at_exit(delivery), "it is in the spool: nothing is lost by not waiting"
+    delivery.offer(signal("m2"))
+    assert not at_exit(delivery)
     silent.set()
     assert delivery.flush(20)
-    assert destination.arrived == ["m1", "s1"]
+    assert destination.arrived == ["m1", "m2", "s1"]
 
 
-def test_an_exit_waits_for_a_slow_destination_that_answered_before_and_is_owed_memory(
+def test_an_exit_waits_as_long_as_one_answers_batch_after_batch(
     rig: Rig, destination: Destination, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(deliveries, "PATIENCE_S", 0.05)
+    monkeypatch.setattr(deliveries, "PATIENCE_S", 0.5)
+    destination.before = lambda ids: time.sleep(0.1)
     delivery = rig.deliver_to(destination)
     delivery.start()
-    delivery.offer(signal("m1"))
-    assert delivery.flush(20)
-    destination.before = lambda ids: time.sleep(0.3)
-    delivery.offer(signal("m2"))
+    ids = [f"m{number}" for number in range(6 * deliveries.BATCH)]  # together they take longer than one answer may
+    offer(delivery, *ids)
     assert at_exit(delivery)
-    assert destination.arrived == ["m1", "m2"]
+    assert destination.arrived == ids
 
 
 def test_an_exit_waits_for_a_local_destination_however_long_its_first_export_takes(

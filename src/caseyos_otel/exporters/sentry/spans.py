@@ -43,7 +43,6 @@ class SentrySpanExporter(SpanExporter):
         if status == 404:
             self._supported = False
             diagnostics.warn("this Sentry has no OTLP endpoint for traces (404): traces are not sent to it")
-        diagnostics.drops.count("rejected", len(spans), destination="sentry-traces")
         return SpanExportResult.FAILURE
 
     def shutdown(self) -> None:
