@@ -17,20 +17,23 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 import psycopg
 import uuid_utils
 from sqlalchemy import Engine, Table
+from sqlalchemy.dialects.postgresql import insert
 
 from caseyos_otel.events.record import EventRecord
 from caseyos_otel.events.registry import registry
 from caseyos_otel.storage import schema
 from caseyos_otel.storage.engine import create, parse_url
-from caseyos_otel.storage.rows import project
+from caseyos_otel.storage.insert import Maker, copy_statement, skip_stored, sqlite_insert, transaction, written
+from caseyos_otel.storage.rows import COPY, SQLITE, Form, projection
 from caseyos_otel.storage.tables import events, outcome_events
-from caseyos_otel.storage.writer import Writer, as_sqlite, payload, postgresql_insert, sqlite_insert, written
+from caseyos_otel.storage.writer import Writer
 
 BATCH: Final = 512
 EVENT: Final = "recommendation_accepted"
@@ -53,7 +56,8 @@ FIELDS: Final[dict[str, dict[str, Any]]] = {
     },
 }
 RESOURCE: Final = {"service.name": "api", "service.version": "1.2", "deployment.environment.name": "production"}
-Write = Callable[[Sequence[EventRecord]], None]
+_MAKER: Final = Maker(lambda record: record.values, lambda address: address, datetime.now(UTC))
+Write = Callable[[Any], None]
 
 
 def main() -> int:
@@ -69,8 +73,8 @@ def main() -> int:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.storage", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=9, help="how often every way has its turn (default: 9)")
-    parser.add_argument("--batches", type=int, default=8, help=f"batches of {BATCH} a turn (default: 8)")
+    parser.add_argument("--rounds", type=int, default=60, help="how often every way has its turn (default: 60)")
+    parser.add_argument("--batches", type=int, default=1, help=f"batches of {BATCH} a turn (default: 1)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return parser.parse_args()
 
@@ -106,36 +110,45 @@ def _writer(engine: Engine) -> Writer:
 def _sqlite(directory: Path) -> dict[str, tuple[Callable[..., Any], Write]]:
     """Each way: what it may make ready before the clock runs, and what is measured."""
     ours = create(parse_url(f"sqlite:///{directory / 'ours.db'}"))
-    theirs = create(parse_url(f"sqlite:///{directory / 'theirs.db'}"))
-    for engine in (ours, theirs):
-        schema.upgrade(engine)
-    raw = sqlite3.connect(directory / "theirs.db", isolation_level=None)
-
-    def executemany(ready: tuple[Table, list[tuple[Any, ...]]]) -> None:
-        raw.execute("BEGIN")
-        raw.executemany(sqlite_insert(ready[0]), ready[1])
-        raw.execute("COMMIT")
-
-    def exec_driver_sql(ready: tuple[Table, list[tuple[Any, ...]]]) -> None:
-        with ours.begin() as connection:
-            connection.exec_driver_sql(sqlite_insert(ready[0]), ready[1])
-
     return {
-        "sqlite: executemany of ready tuples": (_ready_tuples, executemany),
-        "sqlite: ours, of ready tuples": (_ready_tuples, exec_driver_sql),
+        "sqlite: executemany of ready tuples": (_ready_tuples, _raw_executemany(directory / "all.db")),
+        "sqlite: the same, filled columns only": (_filled_tuples, _raw_executemany(directory / "filled.db")),
         "sqlite: ours, of records": (lambda records: records, _writer(ours).write),
     }
 
 
-def _ready_tuples(records: Sequence[EventRecord]) -> tuple[Table, list[tuple[Any, ...]]]:
-    table = outcome_events if records[0].outcome else events
-    return table, [as_sqlite(table, _projected(record)) for record in records]
+def _raw_executemany(path: Path) -> Write:
+    schema.upgrade(create(parse_url(f"sqlite:///{path}")))
+    raw = sqlite3.connect(path, isolation_level=None)
+
+    def executemany(ready: Any) -> None:
+        raw.execute("BEGIN")
+        raw.executemany(*ready)
+        raw.execute("COMMIT")
+
+    return executemany
 
 
-def _projected(record: EventRecord) -> list[Any]:
-    from datetime import UTC, datetime
+def _ready_tuples(records: Sequence[EventRecord]) -> tuple[str, list[tuple[Any, ...]]]:
+    table = _table(records)
+    names = written(table)
+    marks = ", ".join("?" * len(names))
+    statement = f"INSERT INTO {table.name} ({', '.join(names)}) VALUES ({marks}) ON CONFLICT DO NOTHING"
+    filled, tuples = projection(records[0].declaration, SQLITE).columns, _made(records, SQLITE)
+    rows = [dict(zip(filled, made, strict=True)) for made in tuples]
+    return statement, [tuple(row.get(name) for name in names) for row in rows]
 
-    return project(record, record.values, datetime.now(UTC), lambda address: address)
+
+def _filled_tuples(records: Sequence[EventRecord]) -> tuple[str, list[tuple[Any, ...]]]:
+    return sqlite_insert(records[0].declaration), _made(records, SQLITE)
+
+
+def _table(records: Sequence[EventRecord]) -> Table:
+    return outcome_events if records[0].outcome else events
+
+
+def _made(records: Sequence[EventRecord], form: Form) -> list[tuple[Any, ...]]:
+    return list(_MAKER.tuples(records[0].declaration, records, form))
 
 
 def _postgresql_ways(url: str) -> dict[str, tuple[Callable[..., Any], Write]]:
@@ -147,56 +160,49 @@ def _postgresql_ways(url: str) -> dict[str, tuple[Callable[..., Any], Write]]:
         connection.execute(f"CREATE UNLOGGED TABLE staged_{table.name} (LIKE {table.name})")
     connection.commit()
 
-    def stage(records: Sequence[EventRecord]) -> Table:
-        table = outcome_events if records[0].outcome else events
-        connection.execute(f"TRUNCATE staged_{table.name}")
-        with connection.cursor() as cursor:
-            _executemany(cursor, f"staged_{table.name}", table, records)
+    def copy(statement: str, text: str) -> None:
+        with connection.cursor() as cursor, cursor.copy(statement) as into:
+            into.write(text)
         connection.commit()
-        return table
+
+    def ready_lines(records: Sequence[EventRecord]) -> tuple[str, str]:
+        return copy_statement(_table(records)), "\n".join([*map("\t".join, _made(records, COPY)), ""])
+
+    def stage(records: Sequence[EventRecord]) -> Table:
+        statement, text = ready_lines(records)
+        connection.execute(f"TRUNCATE staged_{_table(records).name}")
+        copy(statement.replace("COPY ", "COPY staged_"), text)
+        return _table(records)
 
     def insert_select(table: Table) -> None:
         connection.execute(f"INSERT INTO {table.name} SELECT * FROM staged_{table.name} ON CONFLICT DO NOTHING")
         connection.commit()
 
+    def insert_new(records: Sequence[EventRecord]) -> None:
+        with transaction(engine) as driver:
+            skip_stored(driver, records, _MAKER)
+
     def executemany(records: Sequence[EventRecord]) -> None:
-        table = outcome_events if records[0].outcome else events
+        names = written(_table(records))
+        marks = ", ".join(["%s"] * len(names))
+        into = f"INSERT INTO {_table(records).name} ({', '.join(names)}) VALUES ({marks}) ON CONFLICT DO NOTHING"
+        rows = [(*row.values(),) for row in _MAKER.rows(records)]
         with connection.cursor() as cursor:
-            _executemany(cursor, table.name, table, records)
+            cursor.executemany(into, [(*row[:-1], json.dumps(row[-1])) for row in rows])
         connection.commit()
 
-    def ready_json(records: Sequence[EventRecord]) -> tuple[Table, str]:
-        table = outcome_events if records[0].outcome else events
-        return table, payload(written(table), [_projected(record) for record in records])
-
-    def one_parameter(ready: tuple[Table, str]) -> None:
-        with engine.begin() as open_:
-            open_.exec_driver_sql(postgresql_insert(ready[0]), (ready[1],))
-
     def core(records: Sequence[EventRecord]) -> None:
-        from sqlalchemy.dialects.postgresql import insert
-
-        table = outcome_events if records[0].outcome else events
-        names = [column.name for column in table.columns]
         with engine.begin() as open_:
-            rows = [dict(zip(names, _projected(record), strict=False)) for record in records]
-            open_.execute(insert(table).on_conflict_do_nothing(), rows)
+            open_.execute(insert(_table(records)).on_conflict_do_nothing(), list(_MAKER.rows(records)))
 
     return {
         "postgresql: INSERT … SELECT inside the server": (stage, insert_select),
-        "postgresql: ours, of ready JSON": (ready_json, one_parameter),
+        "postgresql: COPY of ready lines": (ready_lines, lambda ready: copy(*ready)),
         "postgresql: ours, of records": (lambda records: records, writer.write),
+        "postgresql: ours, where some may be stored": (lambda records: records, insert_new),
         "postgresql: psycopg executemany": (lambda records: records, executemany),
         "postgresql: SQLAlchemy executemany": (lambda records: records, core),
     }
-
-
-def _executemany(cursor: Any, into: str, table: Table, records: Sequence[EventRecord]) -> None:
-    rows = [_projected(record) for record in records]
-    names = [column.name for column in table.columns][: len(rows[0])]
-    marks = ", ".join(["%s"] * len(names))
-    tuples = [(*row[:-1], json.dumps(row[-1])) for row in rows]
-    cursor.executemany(f"INSERT INTO {into} ({', '.join(names)}) VALUES ({marks}) ON CONFLICT DO NOTHING", tuples)
 
 
 def _rounds(ways: dict[str, Any], event: str, rounds: int, batches: int) -> dict[str, list[float]]:
@@ -231,16 +237,16 @@ def _report(measured: dict[str, list[float]]) -> dict[str, dict[str, float]]:
             "us_a_row": statistics.median(each),
             "rows_a_second": 1e6 / statistics.median(each),
             "of_yardstick": statistics.median(ratios),
-            "lowest": ratios[0],
-            "highest": ratios[-1],
+            "p10": ratios[len(ratios) // 10],
+            "p90": ratios[len(ratios) * 9 // 10],
         }
     return report
 
 
 def _text(event: str, report: dict[str, dict[str, float]]) -> str:
-    lines = [f"{event:<48}{'µs a row':>9}{'rows/s':>10}   of yardstick (lowest to highest)"]
+    lines = [f"{event:<48}{'µs a row':>9}{'rows/s':>10}   of yardstick (p10 to p90)"]
     for name, of in report.items():
-        ratio = f"{of['of_yardstick']:.2f} ({of['lowest']:.2f} to {of['highest']:.2f})"
+        ratio = f"{of['of_yardstick']:.2f} ({of['p10']:.2f} to {of['p90']:.2f})"
         lines.append(f"  {name:<46}{of['us_a_row']:>9.2f}{of['rows_a_second']:>10,.0f}   {ratio}")
     return "\n".join(lines)
 

@@ -227,7 +227,9 @@ def test_a_record_that_cannot_be_made_a_row_is_rejected(sqlite_url: str, record_
     def disclose(record: EventRecord) -> dict[str, Any]:
         raise KeyError("john@acme.example")
 
-    writer = Writer(create(parse_url(sqlite_url)), event_store="all", disclose=disclose, pseudonym=pseudonym)
+    engine = create(parse_url(sqlite_url))
+    schema.upgrade(engine)
+    writer = Writer(engine, event_store="all", disclose=disclose, pseudonym=pseudonym)
     with pytest.raises(RowsRejected, match=r"outcome_reply_received .* cannot be made a row: KeyError") as raised:
         writer.write([record_of(REPLY)])
     assert "john" not in str(raised.value)

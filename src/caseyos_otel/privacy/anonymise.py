@@ -11,7 +11,7 @@ from caseyos_otel.events.model import Declaration
 from caseyos_otel.redaction.disclosure import is_address
 from caseyos_otel.redaction.patterns import replace_emails
 from caseyos_otel.redaction.pseudonyms import PREFIX
-from caseyos_otel.storage.rows import OUTCOME_FIELDS
+from caseyos_otel.storage.columns import OUTCOME_FIELDS
 
 Pseudonym = Callable[[str], str]
 

@@ -24,7 +24,12 @@ _REFUSED_VALUES: Final = ("22", "23", "54")
 _UNSTORABLE: Final = (OverflowError, TypeError, ValueError)
 """What is raised for a value before it reaches the database: an integer beyond 64 bits, a text that is not Unicode."""
 
-_REFUSED_BY_DRIVER: Final = (exc.DataError, exc.IntegrityError, exc.InterfaceError, exc.ProgrammingError)
+_REFUSED_BY_SQLITE: Final = (
+    sqlite3.DataError,
+    sqlite3.IntegrityError,
+    sqlite3.InterfaceError,
+    sqlite3.ProgrammingError,
+)
 """What SQLite's driver raises for a value. Its OperationalError is about the file: locked, full, no such table."""
 
 
@@ -49,13 +54,11 @@ def first_line(error: Exception) -> str:
 
 
 def _about_values(error: Exception) -> bool:
-    if not isinstance(error, exc.SQLAlchemyError):
-        return isinstance(error, _UNSTORABLE)
-    if not isinstance(error, exc.DBAPIError) or error.connection_invalidated:
+    """Of the driver's own error, or of SQLAlchemy's around it."""
+    original = getattr(error, "orig", None) or error
+    if isinstance(error, exc.DBAPIError) and error.connection_invalidated:
         return False
-    state = getattr(error.orig, "sqlstate", None)
+    state = getattr(original, "sqlstate", None)
     if state is not None:
         return str(state).startswith(_REFUSED_VALUES)
-    if isinstance(error.orig, sqlite3.Error):
-        return isinstance(error, _REFUSED_BY_DRIVER)
-    return isinstance(error, exc.DataError)
+    return isinstance(error, exc.DataError) or isinstance(original, _UNSTORABLE + _REFUSED_BY_SQLITE)

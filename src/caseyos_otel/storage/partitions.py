@@ -23,6 +23,8 @@ DEFAULT: Final = "events_default"
 ONCE_PER: Final = "events_once_per"
 """Holds the events of `track(…, once_per=)`, whose ids begin with time zero."""
 
+_TIME_ZERO: Final = "00000000-0000-"
+
 _CHILDREN: Final = text(
     "SELECT child.relname FROM pg_inherits JOIN pg_class child ON child.oid = inhrelid "
     "WHERE inhparent = to_regclass('events')"
@@ -40,6 +42,11 @@ def month_of(event_id: str) -> date | None:
 def following(month: date) -> date:
     """The month after."""
     return date(month.year + month.month // 12, month.month % 12 + 1, 1)
+
+
+def is_once_per(event_id: str) -> bool:
+    """Whether an event of this id is one of many of which the first alone is stored."""
+    return event_id.startswith(_TIME_ZERO)
 
 
 def wanted(event_ids: Iterable[str], today: date) -> set[date]:

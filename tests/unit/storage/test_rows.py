@@ -18,7 +18,7 @@ from caseyos_otel.events.outcome import (
 )
 from caseyos_otel.events.recommendation import RecommendationAccepted
 from caseyos_otel.events.record import EventRecord
-from caseyos_otel.storage.rows import EVENT_COLUMNS, MAX_INDEXED, OUTCOME_COLUMNS
+from caseyos_otel.storage.columns import EVENT_COLUMNS, MAX_INDEXED, OUTCOME_COLUMNS
 from caseyos_otel.storage.rows import row as row_of
 from caseyos_otel.storage.tables import events, outcome_events
 
