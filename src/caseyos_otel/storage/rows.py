@@ -197,10 +197,10 @@ class _Source:
         made = {
             "event_id": form.text.format(v="event_id"),
             "event": repr(form.driver(self._declaration.name)),
-            "occurred_at": form.moment.format(v="whole_second + '.%06d' % (since - low)"),
-            "received_at": form.moment.format(v="received_at"),
-            "trace_id": f"trace_id.to_bytes(16, 'big').hex() if trace_id else {form.null}",
-            "span_id": f"span_id.to_bytes(8, 'big').hex() if span_id else {form.null}",
+            "occurred_at": form.moment.format(v="whole_second + '%06d' % (since - low)"),
+            "received_at": "received_at",
+            "trace_id": "trace",
+            "span_id": "span",
             "service_name": "service_name",
             "service_version": "service_version",
             "environment": "environment",
@@ -216,8 +216,9 @@ class _Source:
         return made
 
     def before(self) -> Iterator[str]:
-        """What is kept from one record to the next."""
-        yield "low = high = 0"
+        """What is kept from one record to the next: those of one second, request and resource stand together."""
+        yield "low = high = 0; trace_id = span_id = None"
+        yield f"received_at = {self._form.moment.format(v='received_at')}"
         yield f"resource = None; service_name = service_version = environment = {self._form.null}"
 
     def lines(self) -> Iterator[str]:
@@ -233,11 +234,14 @@ class _Source:
 
     def _origin(self) -> Iterator[str]:
         yield "values = disclose(record)"
-        yield "event_id = record.event_id; trace_id = record.trace_id; span_id = record.span_id"
-        # a datetime for each second, not for each record; labels for each resource: equal ones of a batch are one object
+        yield "event_id = record.event_id"
         yield "since = (record.timestamp or 0) // 1000"
         yield "if not low <= since < high:"
-        yield "    low = since - since % 1000000; high = low + 1000000; whole_second = second(low // 1000000)"
+        yield "    low = since - since % 1000000; high = low + 1000000; whole_second = second(low // 1000000) + '.'"
+        yield "if record.span_id != span_id or record.trace_id != trace_id:"
+        yield "    trace_id = record.trace_id; span_id = record.span_id"
+        yield f"    trace = trace_id.to_bytes(16, 'big').hex() if trace_id else {self._form.null}"
+        yield f"    span = span_id.to_bytes(8, 'big').hex() if span_id else {self._form.null}"
         yield "if record.resource is not resource:"
         yield "    resource = record.resource; service_name, service_version, environment = labels(resource)"
 
