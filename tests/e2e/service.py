@@ -56,6 +56,14 @@ def run(program: Path | str, env: Mapping[str, str], *arguments: str, instrument
     return Finished(done.returncode, done.stdout, done.stderr)
 
 
+def cli(env: Mapping[str, str], *arguments: str) -> str:
+    """Run `caseyos-otel` as an operator of that service would; what it printed. AssertionError unless it exits with 0."""
+    command = [str(Path(sys.executable).with_name("caseyos-otel")), *arguments]
+    done = subprocess.run(command, env=dict(env), capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
 class Server:
     """A server process under `opentelemetry-instrument`; `with` waits until it answers and kills it at the end."""
 

@@ -16,7 +16,7 @@ import pytest
 
 from tests.e2e.door import AWAY, Door, Way
 from tests.e2e.receiver import GrpcReceiver, OtlpReceiver, Received, Sentry
-from tests.e2e.service import INSTRUMENT, environment
+from tests.e2e.service import INSTRUMENT, cli, environment
 from tests.integration.conftest import PostgresServer
 
 ENDS_WITHIN_S = 25
@@ -64,16 +64,11 @@ class World:
             here / "state", CASEYOS_OTEL_LOG=os.devnull, CASEYOS_OTEL_SUCCESS_RATIO="1",
             OTEL_EXPORTER_OTLP_PROTOCOL=protocol, **behind,
         )  # fmt: skip
-        self.cli("db", "upgrade")
+        cli(self.env, "db", "upgrade")
 
     def become(self, way: Way) -> None:
         for door in self._doors.values():
             door.become(way)
-
-    def cli(self, *arguments: str) -> None:
-        command = [str(Path(sys.executable).with_name("caseyos-otel")), *arguments]
-        done = subprocess.run(command, env=self.env, capture_output=True, text=True, timeout=120, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
 
     def end(self, way: Way, *, warm: bool) -> str:
         """Run the program, whose destinations are away when it ends; what it said on standard error."""
@@ -137,7 +132,7 @@ def test_a_process_ends_though_every_destination_is_away_and_nothing_durable_is_
     assert spans_seen + world.lost("spans") == len(numbers)
     lost = {name: world.lost(name) for name in ("outcomes", "otlp")}
     world.become("open")
-    world.cli("spool", "drain", "--timeout", "60")
+    cli(world.env, "spool", "drain", "--timeout", "60")
     stored = world.stored()
     assert [each for each in stored if each[0] != "d"] == sorted(f"{kind}{n}" for kind in "of" for n in numbers)
     assert len(stored) + lost["outcomes"] == 3 * len(numbers), "a dismissal is stored or counted"

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import random
-import shutil
-import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
@@ -22,89 +17,12 @@ from caseyos_otel.events.registry import registry
 from caseyos_otel.otlp.decode import decode
 from caseyos_otel.spool import quarantine
 from caseyos_otel.spool.segment import HEADER_SIZE, Damage, Record, scan
-from tests.e2e.service import environment, run, wait_for
-from tests.integration.conftest import PostgresServer, _free_port, _install
+from tests.e2e.nursery import PER_CHILD, Nursery
+from tests.e2e.service import cli, environment, run, wait_for
+from tests.integration.conftest import PostgresServer, _free_port
 
 KILLS = 200
 DAMAGED = 40
-PER_CHILD = 100_000
-"""Each child counts from a multiple of this, so that a gap within one's numbers is a loss."""
-
-NURSERY = """
-import os, sys
-import psycopg, sqlalchemy, alembic  # once, in the parent: a child begins in milliseconds
-from opentelemetry.sdk import trace, _logs, metrics
-from caseyos_otel.exporters import outcomes
-from caseyos_otel.storage import engine, writer
-import caseyos_otel
-from caseyos_otel import track
-
-def live(child):
-    caseyos_otel.configure(log=os.devnull)
-    for number in range(child * PER_CHILD, (child + 1) * PER_CHILD):
-        if number % 3:
-            track("outcome_deal_advanced", deal_id=str(number), pipeline_value=number)
-        else:
-            track("action_failed", action_id=str(number), action_type="send_email", error_type="api_error")
-        os.write(1, b"%d\\n" % number)
-
-for line in sys.stdin:
-    pid = os.fork()
-    if pid == 0:
-        live(int(line))
-        os._exit(0)
-    os.write(1, b"pid %d\\n" % pid)
-    os.waitpid(pid, 0)
-    os.write(1, b"dead\\n")
-""".replace("PER_CHILD", str(PER_CHILD))
-
-
-class Nursery:
-    """A process that bears children, one at a time, each of which tracks events and says each number after its call."""
-
-    def __init__(self, program: Path, env: dict[str, str]) -> None:
-        program.write_text(NURSERY)
-        self._process = subprocess.Popen(
-            [sys.executable, str(program)], env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-
-    def bear_and_kill(self, child: int, after_s: float) -> list[int]:
-        """The numbers whose `track()` had returned when the child was killed `after_s` after its first one."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(f"{child}\n")
-        self._process.stdin.flush()
-        pid = int(self._line().split()[1])
-        numbers = [int(self._line())]
-        # enough for its delivery to be anywhere: connecting, writing, committing, unlinking
-        time.sleep(after_s)
-        os.kill(pid, signal.SIGKILL)
-        while (line := self._line()) != "dead":
-            numbers.append(int(line))
-        return numbers
-
-    def _line(self) -> str:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline().strip()
-        assert line, "the nursery died"
-        return line
-
-    def close(self) -> None:
-        self._process.kill()
-        self._process.wait()
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[PostgresServer]:
-    """A server of this module's own: it is stopped and started under load."""
-    directory = Path(tempfile.mkdtemp(prefix="caseyos-kill-"))
-    server = PostgresServer(directory, _free_port())
-    try:
-        _install(directory)
-        server.start()
-        yield server
-    finally:
-        server.stop()
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 @pytest.fixture
@@ -118,13 +36,8 @@ def env(state: Path, server: PostgresServer) -> dict[str, str]:
     made = environment(
         state, CASEYOS_OTEL_DATABASE_URL=server.url(server.create_database()), CASEYOS_OTEL_FLUSH_INTERVAL_MS="5"
     )
-    assert cli(made, "db", "upgrade").returncode == 0
+    cli(made, "db", "upgrade")
     return made
-
-
-def cli(env: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [str(Path(sys.executable).with_name("caseyos-otel")), *arguments]
-    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=False)
 
 
 def stored(env: dict[str, str]) -> Counter[int]:
@@ -136,8 +49,7 @@ def stored(env: dict[str, str]) -> Counter[int]:
 
 
 def drained(env: dict[str, str]) -> None:
-    done = cli(env, "spool", "drain", "--timeout", "60", "--json")
-    assert done.returncode == 0, done.stdout + done.stderr
+    cli(env, "spool", "drain", "--timeout", "60", "--json")
 
 
 def test_nothing_is_lost_and_nothing_doubled_by_killing_with_the_database_up_down_and_restarting(
