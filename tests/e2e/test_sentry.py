@@ -270,14 +270,14 @@ def traffic(here: Path, sentry: Sentry, receiver: OtlpReceiver) -> tuple[set[str
 
 
 OWN_WORK = """
-import logging
+import logging, threading
 import sentry_sdk
 from sqlalchemy import Engine, event
 from caseyos_otel import flush, track
 
-@event.listens_for(Engine, "before_cursor_execute")
-def watch(connection, cursor, statement, *_):
-    if "INTO outcome_events" in statement:
+@event.listens_for(Engine, "connect")
+def watch(*_):
+    if threading.current_thread() is not threading.main_thread():
         logging.error("in our thread")
 
 with sentry_sdk.isolation_scope() as scope:
