@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from pathlib import Path
 from typing import Final
 
@@ -40,6 +42,7 @@ class Gateway:
         self._starting = threading.Lock()
         self._timers: tuple[Timer, ...] = ()
         self._stopped = False
+        self._refused_at = -math.inf
 
     # -- life ----------------------------------------------------------------------------------------------------
 
@@ -99,7 +102,8 @@ class Gateway:
             return "stopping"
         if self.destinations is None:
             return "starting"
-        return "the spool is full" if self.destinations.fullness() >= 0.9 else ""
+        recently = time.monotonic() - self._refused_at < FULL_RETRY_S
+        return "the spool takes nothing" if recently else ""
 
     def write_status(self) -> None:
         """Leave what `doctor` reads."""
@@ -139,6 +143,7 @@ class Gateway:
             except FrameRefused as error:
                 raise Refused(TOO_LARGE, str(error)) from None
             except SpoolUnavailable as error:
+                self._refused_at = time.monotonic()
                 diagnostics.error(f"requests are refused: {error}", key="gateway spool")
                 raise Refused(UNAVAILABLE, "the spool takes nothing now", FULL_RETRY_S) from None
         if request.others and not (forwarding.logs if signal == "logs" else forwarding.traces):
