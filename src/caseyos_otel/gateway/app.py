@@ -14,6 +14,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from caseyos_otel import settings
+from caseyos_otel.events import declared
+from caseyos_otel.events.registry import Registry
 from caseyos_otel.gateway.auth import Bearer, check_tokens
 from caseyos_otel.gateway.exposition import CONTENT_TYPE
 from caseyos_otel.gateway.gateway import Gateway
@@ -34,7 +36,7 @@ def create_app(in_force: Settings | None = None, *, shared: Path | None = None) 
         shared: folder in which several processes of one gateway leave their metrics for each other.
 
     Raises:
-        ConfigurationError: the tokens protect nothing.
+        ConfigurationError: the tokens protect nothing, or a declaration is wrong.
 
     Example:
         >>> from fastapi import FastAPI
@@ -43,6 +45,7 @@ def create_app(in_force: Settings | None = None, *, shared: Path | None = None) 
     """
     in_force = in_force or settings.load()
     check_tokens(in_force)
+    declared.load(in_force.hooks, Registry())  # said here, not at the first request
     announcement.prepare(in_force)
     gateway = Gateway(in_force, shared)
     app = FastAPI(title="caseyos-otel", lifespan=_lifespan, docs_url=None, redoc_url=None, openapi_url=None)
