@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse, PlainTextResponse
@@ -24,6 +24,8 @@ from caseyos_otel.gateway.refusal import Refused
 from caseyos_otel.pipeline import announcement
 from caseyos_otel.settings import Settings
 
+_SILENT: Final[Any] = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
+"""FastAPI's own telemetry (0.165; an earlier one ignores it): spans of requests that bring spans would have no end."""
 DRAIN_S: Final = 3.5
 """How long the end of a gateway waits for destinations; what they did not take stays in the spool."""
 
@@ -48,7 +50,9 @@ def create_app(in_force: Settings | None = None, *, shared: Path | None = None) 
     declared.load(in_force.hooks, Registry())  # said here, not at the first request
     announcement.prepare(in_force)
     gateway = Gateway(in_force, shared)
-    app = FastAPI(title="caseyos-otel", lifespan=_lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(
+        title="caseyos-otel", lifespan=_lifespan, docs_url=None, redoc_url=None, openapi_url=None, telemetry=_SILENT
+    )
     app.state.gateway = gateway
     for signal in ("logs", "traces"):
         app.add_route(f"/v1/{signal}", Endpoint(gateway, signal), methods=["POST"])  # type: ignore[arg-type]  # an ASGI app
