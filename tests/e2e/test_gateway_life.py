@@ -7,6 +7,7 @@ import ssl
 import subprocess
 import sys
 import urllib.request
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -183,6 +184,29 @@ class TestDestinations:
             assert "refused with" in place
         assert "ann@acmecorp.com" not in line
         assert "ann@acmecorp.com" in properties
+
+    def test_successes_become_sentry_logs_by_the_verdict_of_their_trace(self, tmp_path: Path) -> None:
+        """Trace ids whose randomness is below and above the threshold of one half, and one low one with a failure."""
+        low, high, failed = "0" * 18 + "1" * 14, "0" * 18 + "f" * 14, "a" * 18 + "1" * 14
+        viewed = {
+            "event_name": "caseyos.recommendation.viewed",
+            "caseyos.recommendation.shown": "x",
+            "user.id": "casey",
+        }
+        request = request_of(*[viewed] * 6, {"event_name": "caseyos.integration.call_failed", "error.type": "Refused"})
+        records = request.resource_logs[0].scope_logs[0].log_records
+        for record, trace_id in zip(records, (low, high) * 2 + (failed,) * 3, strict=True):
+            record.trace_id = bytes.fromhex(trace_id)
+            record.time_unix_nano += len(records)
+        for n, record in enumerate(records):
+            record.time_unix_nano += n  # each has an id of its own
+        variables = {"SENTRY_RELEASE": "1", "CASEYOS_OTEL_SUCCESS_RATIO": "0.5"}
+        with Sentry() as sentry, serving(tmp_path / "state", SENTRY_DSN=sentry.dsn, **variables) as gateway:
+            assert gateway.post("/v1/logs", request.SerializeToString()).status == 200
+            wait_for(lambda: len(gateway.lines()) == 7, "no lines:", gateway.log.read_text)
+            assert gateway.stop() == 0
+        assert Counter(log["trace_id"] for log in sentry.logs) == {high: 2, failed: 2}
+        assert len(sentry.events) == 1
 
     def test_every_event_is_measured_with_its_dimensions(self, tmp_path: Path) -> None:
         viewed = {"event_name": "caseyos.recommendation.viewed", "caseyos.recommendation.id": "r1"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import socket
 import subprocess
 import zlib
 from collections.abc import Callable, Iterator
@@ -342,6 +343,18 @@ class TestLimits:
                     call(gateway, b"")
             assert raised.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
             assert retry_after(raised.value) == 1
+
+    def test_a_sender_that_is_slow_keeps_others_out_for_a_while(self, tmp_path: Path) -> None:
+        with serving(tmp_path / "state", CASEYOS_OTEL_GATEWAY_CONCURRENCY="1") as gateway, socket.socket() as slow:
+            slow.connect(("127.0.0.1", gateway.port))
+            head = (
+                "POST /v1/logs HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-protobuf\r\nContent-Length: 3\r\n\r\n"
+            )
+            slow.sendall(head.encode())
+            refused = wait_for(lambda: (a := gateway.post("/v1/logs", b"")).status == 503 and a, "it is not refused")
+            assert int(refused.headers["Retry-After"]) > 0
+            slow.close()
+            wait_for(lambda: gateway.post("/v1/logs", b"").status == 200, "it stays refused")
 
     def test_a_full_spool_refuses_and_loses_nothing(self, tmp_path: Path) -> None:
         """The database is away (a directory stands in its place) until the spool is full; then it comes back."""

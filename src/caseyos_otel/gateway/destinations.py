@@ -115,9 +115,10 @@ class GatewayDestinations(Destinations):
 
     def _take(self, records: Sequence[EventRecord]) -> None:
         for record in records:
-            record.spooled = True
-            if record.failure:
+            if record.failure:  # before any success of its trace is asked about
                 self.table.keep(record.trace_id)
+        for record in records:
+            record.spooled = True
             self._measure(record)
             for _, sink in self._fed:
                 sink(record)

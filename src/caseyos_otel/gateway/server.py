@@ -34,7 +34,6 @@ STOP_S: Final = 3
 """What requests in progress get to finish; with gRPC's grace and the drain the end comes within ten seconds."""
 KEEP_ALIVE_S: Final = 120
 """Longer than a Collector keeps a connection (90 s): who sends closes it, and never finds it just closed."""
-MOST_CONNECTIONS: Final = 1000
 NOT_STARTED: Final = 3
 """Exit code where a process could not start; uvicorn's."""
 
@@ -102,7 +101,6 @@ def _config(listening: Listening) -> uvicorn.Config:
         server_header=False,
         timeout_graceful_shutdown=STOP_S,
         timeout_keep_alive=KEEP_ALIVE_S,
-        limit_concurrency=MOST_CONNECTIONS,
         ssl_certfile=listening.certificate,
         ssl_keyfile=listening.key,
         ssl_ca_certs=None if listening.client_ca is None else str(listening.client_ca),
