@@ -87,6 +87,27 @@ def _count(least: int) -> Callable[[str], int]:
     return parse
 
 
+def _between(least: int, most: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        value = int(text)
+        if not least <= value <= most:
+            raise ValueError(text)
+        return value
+
+    return parse
+
+
+def _token(text: str) -> str:
+    """A secret in a header: visible ASCII, long enough not to be guessed."""
+    if not re.fullmatch(r"[!-~]{16,}", text):
+        raise ValueError(text)
+    return text
+
+
+def _paths(text: str) -> tuple[str, ...]:
+    return tuple(part for part in (piece.strip() for piece in text.split(",")) if part)
+
+
 def _positive(text: str) -> float:
     value = float(text)
     if not 0.0 < value < 1e12:
@@ -189,6 +210,12 @@ VARIABLES: tuple[Variable, ...] = (
     Variable("CASEYOS_OTEL_PII_KEY", "pii_key", str, None, _ANY, "Key of the keyed hash; several hosts must share it. Default: generated once in the state directory.", secret=True),
     Variable("CASEYOS_OTEL_PII_PLAIN", "pii_plain", _plain, ("database",), "a comma-separated list of database, log, otlp, sentry; or none", "Where addresses, names and companies may appear in plain."),
     Variable("CASEYOS_OTEL_PROPAGATE", "propagate", _flag, False, "0 or 1", "1: bind() also travels to other services, in baggage."),
+    Variable("CASEYOS_OTEL_HOOKS", "hooks", _paths, (), "paths of YAML files, comma-separated", "Declarations of own events, for events that come from other languages (docs/own-events.md)."),
+    Variable("CASEYOS_OTEL_INGEST_TOKEN", "ingest_token", _token, None, "at least 16 visible ASCII characters", "The gateway takes OTLP only with this bearer token. Beyond loopback it does not start without.", secret=True),
+    Variable("CASEYOS_OTEL_ADMIN_TOKEN", "admin_token", _token, None, "at least 16 visible ASCII characters", "The gateway shows `/metrics` only with this bearer token; it must differ from the ingest token.", secret=True),
+    Variable("CASEYOS_OTEL_GATEWAY_MAX_BYTES", "gateway_max_bytes", _between(1024, 2**24 - 1), 8 * 2**20, "bytes as a whole number, 1024 to 16777215", "Size of a request that the gateway takes, as it comes and inflated."),
+    Variable("CASEYOS_OTEL_GATEWAY_CONCURRENCY", "gateway_concurrency", _count(1), 64, "a whole number above 0", "Requests that a gateway process reads at once; beyond, it answers 503."),
+    Variable("CASEYOS_OTEL_GATEWAY_RATE", "gateway_rate", _count(0), 1000, "a whole number; 0: no limit", "Requests a second that a gateway process takes of one client; beyond, it answers 429."),
     Variable("CASEYOS_OTEL_DISABLED", "disabled", _flag, False, "0 or 1", "1: nothing of ours runs."),
     Variable("SENTRY_DSN", "sentry_dsn", str, None, "a Sentry DSN", "Turns the Sentry destination on.", secret=True),
     Variable("SENTRY_ENVIRONMENT", "sentry_environment", str, None, _ANY, "Environment of this deployment."),
@@ -247,6 +274,12 @@ class Settings:
     pii_key: str | None = field(default=None, repr=False)
     pii_plain: tuple[str, ...] = ("database",)
     propagate: bool = False
+    hooks: tuple[str, ...] = ()
+    ingest_token: str | None = field(default=None, repr=False)
+    admin_token: str | None = field(default=None, repr=False)
+    gateway_max_bytes: int = 8 * 2**20
+    gateway_concurrency: int = 64
+    gateway_rate: int = 1000
     disabled: bool = False
     sentry_dsn: str | None = field(default=None, repr=False)
     sentry_environment: str | None = None

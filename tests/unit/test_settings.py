@@ -44,6 +44,12 @@ GOOD: dict[str, tuple[str, object]] = {
     "CASEYOS_OTEL_PII_KEY": ("k1", "k1"),
     "CASEYOS_OTEL_PII_PLAIN": ("database,otlp", ("database", "otlp")),
     "CASEYOS_OTEL_PROPAGATE": ("yes", True),
+    "CASEYOS_OTEL_HOOKS": ("/a.yaml, /b.yaml", ("/a.yaml", "/b.yaml")),
+    "CASEYOS_OTEL_INGEST_TOKEN": ("t0123456789abcdef", "t0123456789abcdef"),
+    "CASEYOS_OTEL_ADMIN_TOKEN": ("a0123456789abcdef", "a0123456789abcdef"),
+    "CASEYOS_OTEL_GATEWAY_MAX_BYTES": ("1024", 1024),
+    "CASEYOS_OTEL_GATEWAY_CONCURRENCY": ("3", 3),
+    "CASEYOS_OTEL_GATEWAY_RATE": ("0", 0),
     "CASEYOS_OTEL_DISABLED": ("true", True),
     "SENTRY_DSN": (DSN, DSN),
     "SENTRY_ENVIRONMENT": ("staging", "staging"),
@@ -73,6 +79,11 @@ BAD: dict[str, list[str]] = {
     "CASEYOS_OTEL_EVENT_STORE": ["some"],
     "CASEYOS_OTEL_SPOOL_MAX_BYTES": ["1048575", "1 GB", "0"],
     "CASEYOS_OTEL_SPOOL_SYNC": ["always"],
+    "CASEYOS_OTEL_INGEST_TOKEN": ["short", "with a space in it", "with\u00fcml\u00e4ut-and-length"],
+    "CASEYOS_OTEL_ADMIN_TOKEN": ["short"],
+    "CASEYOS_OTEL_GATEWAY_MAX_BYTES": ["1023", "16777216", "1 MB"],
+    "CASEYOS_OTEL_GATEWAY_CONCURRENCY": ["0", "few"],
+    "CASEYOS_OTEL_GATEWAY_RATE": ["-1", "1.5"],
     "CASEYOS_OTEL_SAMPLING": ["maybe"],
     "CASEYOS_OTEL_SUCCESS_RATIO": ["10%", "1.01", "-0.1", "nan", "10"],
     "CASEYOS_OTEL_SAMPLING_SLOW_MS": ["0", "-1", "inf", "nan", "2s"],
@@ -270,6 +281,8 @@ class TestFiles:
             "CASEYOS_OTEL_PII_KEY",
             "SENTRY_DSN",
             "CASEYOS_OTEL_MIGRATION_DATABASE_URL",
+            "CASEYOS_OTEL_INGEST_TOKEN",
+            "CASEYOS_OTEL_ADMIN_TOKEN",
         }
 
     def test_the_variable_itself_wins(self, tmp_path: Path) -> None:
@@ -323,6 +336,8 @@ class TestSecrets:
             "migration_database_url",
             "pii_key",
             "sentry_dsn",
+            "ingest_token",
+            "admin_token",
         }
 
 

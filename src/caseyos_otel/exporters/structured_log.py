@@ -84,6 +84,12 @@ def _json(value: Any) -> str:
     return int.__repr__(value) if kind is int else _encode(value)
 
 
+def _service_of(resource: Mapping[str, Any], own: str) -> str:
+    """The service that a record came from over the wire."""
+    name = resource.get("service.name")
+    return name if isinstance(name, str) and name else own
+
+
 class StructuredLog:
     """Collects lines and writes them in one piece, on the worker: `stdout`, `stderr` or a path."""
 
@@ -100,7 +106,8 @@ class StructuredLog:
         """Render one event; it is written by `flush`."""
         if not self._lines:
             self._service_now = self._service()
-        self._lines.append((record.declaration.name, line(record, self._disclose(record), self._service_now)))
+        service = self._service_now if record.resource is None else _service_of(record.resource, self._service_now)
+        self._lines.append((record.declaration.name, line(record, self._disclose(record), service)))
 
     def flush(self) -> None:
         """Write what was rendered. What cannot be written is counted and said once a minute."""

@@ -351,10 +351,13 @@ class Destinations:
 
     def _decode(self, frame: bytes) -> list[EventRecord]:
         try:
-            return decode(frame, registry, on_undeclared=self._set_aside.undeclared_frame)
+            records = decode(frame, registry, on_undeclared=self._set_aside.undeclared_frame)
         except MalformedRequestError as error:
             self._set_aside.malformed_frame(frame, str(error))
             return []
+        for record in records:
+            minimise(record)  # a frame that a gateway left is as it came over the wire
+        return records
 
     def set_aside_unknown(self, name: str, fields: Mapping[str, Any]) -> None:
         """Keep an event that nobody declared."""

@@ -1,0 +1,83 @@
+"""The gateway as an ASGI application: by itself under `caseyos-otel serve`, or mounted in a service of yours."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+from fastapi import FastAPI
+from fastapi.responses import JSONResponse, PlainTextResponse
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import Response
+
+from caseyos_otel import settings
+from caseyos_otel.gateway.auth import Bearer, check_tokens
+from caseyos_otel.gateway.gateway import Gateway
+from caseyos_otel.gateway.metrics import CONTENT_TYPE
+from caseyos_otel.gateway.otlp_http import Endpoint
+from caseyos_otel.gateway.refusal import Refused
+from caseyos_otel.settings import Settings
+
+DRAIN_S: Final = 4.0
+"""How long the end of a gateway waits for destinations; what they did not take stays in the spool."""
+
+
+def create_app(in_force: Settings | None = None) -> FastAPI:
+    """The application. Its gateway is in `app.state.gateway`; it starts with the application, or mounted, with its first request.
+
+    Args:
+        in_force: settings; default: the environment's.
+
+    Raises:
+        ConfigurationError: the tokens protect nothing.
+
+    Example:
+        >>> from fastapi import FastAPI
+        >>> service = FastAPI()
+        >>> service.mount("/telemetry", create_app())  # senders then use http://…/telemetry/v1/logs
+    """
+    in_force = in_force or settings.load()
+    check_tokens(in_force)
+    gateway = Gateway(in_force)
+    app = FastAPI(title="caseyos-otel", lifespan=_lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+    app.state.gateway = gateway
+    for signal in ("logs", "traces"):
+        app.add_route(f"/v1/{signal}", Endpoint(gateway, signal), methods=["POST"])  # type: ignore[arg-type]  # an ASGI app
+    _add_operations(app, gateway)
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    gateway: Gateway = app.state.gateway
+    await run_in_threadpool(gateway.start)
+    try:
+        yield
+    finally:
+        await run_in_threadpool(gateway.stop, DRAIN_S)
+
+
+def _add_operations(app: FastAPI, gateway: Gateway) -> None:
+    """What an operator's machines ask: alive, ready, metrics."""
+    admin = Bearer(gateway.settings.admin_token)
+
+    @app.get("/healthz")
+    async def healthz() -> PlainTextResponse:
+        return PlainTextResponse("ok\n")
+
+    @app.get("/readyz")
+    async def readyz() -> PlainTextResponse:
+        reason = gateway.unready()
+        return PlainTextResponse(f"{reason or 'ready'}\n", 503 if reason else 200)
+
+    @app.get("/metrics")
+    async def metrics(request: Request) -> Response:
+        admin.check(request.headers.get("authorization"))
+        return PlainTextResponse(gateway.instruments.exposition(), media_type=CONTENT_TYPE)
+
+    @app.exception_handler(Refused)
+    async def refused(_: Request, error: Refused) -> JSONResponse:
+        headers = {"WWW-Authenticate": "Bearer"} if error.reason.http == 401 else None
+        return JSONResponse({"detail": str(error)}, error.reason.http, headers)

@@ -1,0 +1,107 @@
+"""The destinations behind the acknowledgement: those of a service, fed from the spool alone, and what reads a request first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+from opentelemetry.metrics import Meter
+
+from caseyos_otel.diagnostics import drops
+from caseyos_otel.errors import CaseyosOtelError
+from caseyos_otel.events.model import Declaration, Problem
+from caseyos_otel.events.record import EventRecord
+from caseyos_otel.events.registry import registry
+from caseyos_otel.exporters.delivery import Delivery
+from caseyos_otel.gateway.reading import spans_in
+from caseyos_otel.otlp.decode import MalformedRequestError, decode
+from caseyos_otel.pipeline.destinations import Destinations
+from caseyos_otel.processors.measure import Measure
+from caseyos_otel.redaction.disclosure import minimise
+from caseyos_otel.settings import Settings
+
+INTAKE: Final = "intake"
+"""The delivery that sets aside what nobody declared, measures, writes the log and hands successes to Sentry's logs."""
+
+
+class GatewayDestinations(Destinations):
+    """Every destination reads the spool. Nothing is evicted at its bound: the sender keeps what is refused."""
+
+    def __init__(self, settings: Settings, resource: Callable[[], Mapping[str, Any]], meter: Meter) -> None:
+        self._measure = Measure(meter)
+        super().__init__(settings, resource)
+        self._spool.writer.make_room = lambda wanted: None
+        self._fed = self.sinks()
+
+    def append(self, series: str, frame: bytes) -> None:
+        """Put a frame into the spool. Raises SpoolUnavailable."""
+        self._spool.writer.append(series, frame)
+
+    def fullness(self) -> float:
+        """How much of the spool's bound is in use, 0 to 1."""
+        space = self._spool.space
+        return space.used / space.max_bytes
+
+    def sync(self) -> None:
+        """Sync the spool against power loss, and see what others have put into it."""
+        if self._settings.spool_sync == "interval":
+            self._spool.writer.sync()
+        self._spool.space.look()
+
+    def _deliveries(self) -> list[Delivery]:
+        intake = Delivery(
+            INTAKE,
+            self._take,
+            reader=self._spool.reader(INTAKE),
+            decode=self._read,
+            wants=lambda record: True,
+            set_aside=lambda record, reason: self._set_aside.rejected(record, reason, INTAKE),
+            interval_s=self._settings.flush_interval_ms / 1000,
+            local=True,
+        )
+        return [*super()._deliveries(), intake]
+
+    def _decode(self, frame: bytes) -> list[EventRecord]:
+        """For the other destinations: what cannot be used is the intake's concern."""
+        return _events(frame) if spans_in(frame) is None else []
+
+    def _read(self, frame: bytes) -> list[EventRecord]:
+        if spans_in(frame) is not None:
+            return []
+        try:
+            records = decode(frame, registry, on_undeclared=self._undeclared, on_invalid=_count_invalid)
+        except MalformedRequestError as error:
+            self._set_aside.malformed_frame(frame, str(error))
+            return []
+        return _minimised(records)
+
+    def _undeclared(self, name: str, request: bytes) -> None:
+        if name:
+            self._set_aside.undeclared_frame(name, request)
+
+    def _take(self, records: Sequence[EventRecord]) -> None:
+        for record in records:
+            record.spooled = True
+            if record.failure:
+                self.table.keep(record.trace_id)
+            self._measure(record)
+            for _, sink in self._fed:
+                sink(record)
+        self.after_batch()
+
+
+def _events(frame: bytes) -> list[EventRecord]:
+    try:
+        return _minimised(decode(frame, registry))
+    except CaseyosOtelError:
+        return []
+
+
+def _minimised(records: list[EventRecord]) -> list[EventRecord]:
+    for record in records:
+        minimise(record)
+    return records
+
+
+def _count_invalid(declaration: Declaration, problem: Problem) -> None:
+    drops.count("invalid_field", event=declaration.name)

@@ -1,0 +1,153 @@
+"""What is in a request: pure. A request of logs or traces becomes frames for the spool, and counts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # protobuf has no types of its own
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, ResourceLogs, ScopeLogs
+
+from caseyos_otel.gateway.refusal import MALFORMED, Refused
+from caseyos_otel.otlp import wire
+
+REQUESTS: Final = "requests"
+SPANS: Final = "spans"
+LONGEST_NAME: Final = 256
+LARGEST_RECORD: Final = 2**20
+"""Bytes of one record: what no destination takes (Sentry's largest event, the Collector's usual bounds) is said at once."""
+_SPANS_FIELD: Final = 15
+"""`ExportLogsServiceRequest` has no such field: a decoder of log frames sees a request without records."""
+_SPANS_TAG: Final = wire.tag(_SPANS_FIELD, wire.LENGTH)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a request holds: frames by series, how often each event name came, what else, and what cannot be used."""
+
+    frames: tuple[tuple[str, bytes], ...]
+    names: Counter[str]
+    others: int
+    rejected: int = 0
+    why: str = ""
+
+
+def parse_logs(body: bytes) -> ExportLogsServiceRequest:
+    """Raises Refused where the bytes are no such request."""
+    request: ExportLogsServiceRequest = _parse(ExportLogsServiceRequest, body)
+    return request
+
+
+def parse_traces(body: bytes) -> ExportTraceServiceRequest:
+    """Raises Refused where the bytes are no such request."""
+    request: ExportTraceServiceRequest = _parse(ExportTraceServiceRequest, body)
+    return request
+
+
+def _parse(kind: Any, body: bytes) -> Any:
+    try:
+        return kind.FromString(body)
+    except DecodeError:
+        name = kind.DESCRIPTOR.name
+        raise Refused(MALFORMED, f"the body is no {name} in protobuf, or is nested too deeply") from None
+
+
+def read_logs(request: ExportLogsServiceRequest, body: bytes, forwarding: bool) -> Request:
+    """A request of log records. Its own bytes are the frame, unless a record in it cannot be used.
+
+    `forwarding`: whether records without an event name go anywhere; else they are only counted.
+    """
+    names = _event_names(request)
+    too_long = [name for name in names if len(name) > LONGEST_NAME]
+    rejected, why = 0, ""
+    if too_long or len(body) > LARGEST_RECORD:
+        rejected = _remove_unusable(request)
+    if rejected:
+        why = f"event names have at most {LONGEST_NAME} characters, records at most {LARGEST_RECORD} bytes"
+        names = _event_names(request)
+    if rejected or body.startswith(_SPANS_TAG):  # a field that logs do not have, and that marks our frames of spans
+        request.DiscardUnknownFields()
+        body = bytes(request.SerializeToString())
+    others = names.pop("", 0)
+    frames = ((REQUESTS, body),) if names or (others and forwarding) else ()
+    return Request(frames, names, others, rejected, why)
+
+
+def _event_names(request: ExportLogsServiceRequest) -> Counter[str]:
+    return Counter([r.event_name for rl in request.resource_logs for sl in rl.scope_logs for r in sl.log_records])
+
+
+def _remove_unusable(request: ExportLogsServiceRequest) -> int:
+    removed = 0
+    for resource_logs in request.resource_logs:
+        for scope_logs in resource_logs.scope_logs:
+            usable = [r for r in scope_logs.log_records if _is_usable(r)]
+            if len(usable) < len(scope_logs.log_records):
+                removed += len(scope_logs.log_records) - len(usable)
+                kept = [LogRecord.FromString(r.SerializeToString()) for r in usable]
+                del scope_logs.log_records[:]
+                scope_logs.log_records.extend(kept)
+    return removed
+
+
+def _is_usable(record: LogRecord) -> bool:
+    return len(record.event_name) <= LONGEST_NAME and record.ByteSize() <= LARGEST_RECORD
+
+
+def read_traces(
+    request: ExportTraceServiceRequest, body: bytes, declared: Callable[[str], bool], forwarding: bool
+) -> Request:
+    """A request of spans. Span events of a declared name become a frame of log records; the spans themselves go on."""
+    names: Counter[str] = Counter()
+    events: list[ResourceLogs] = []
+    spans = 0
+    for resource_spans in request.resource_spans:
+        for scope_spans in resource_spans.scope_spans:
+            spans += len(scope_spans.spans)
+            records = [record for span in scope_spans.spans for record in _events(span, declared)]
+            if records:
+                names.update(record.event_name for record in records)
+                of_scope = ScopeLogs(scope=scope_spans.scope, log_records=records, schema_url=scope_spans.schema_url)
+                events.append(
+                    ResourceLogs(
+                        resource=resource_spans.resource, scope_logs=[of_scope], schema_url=resource_spans.schema_url
+                    )
+                )
+    frames = _frames(events, body if forwarding and spans else b"")
+    return Request(tuple(frames), names, spans)
+
+
+def _frames(events: list[ResourceLogs], spans: bytes) -> Iterable[tuple[str, bytes]]:
+    if events:
+        yield REQUESTS, bytes(ExportLogsServiceRequest(resource_logs=events).SerializeToString())
+    if spans:
+        yield SPANS, _SPANS_TAG + wire.varint(len(spans)) + spans
+
+
+def _events(span: Any, declared: Callable[[str], bool]) -> list[LogRecord]:
+    return [
+        LogRecord(
+            time_unix_nano=event.time_unix_nano,
+            event_name=event.name,
+            attributes=event.attributes,
+            trace_id=span.trace_id,
+            span_id=span.span_id,
+            flags=span.flags & 0xFF,
+        )
+        for event in span.events
+        if event.name and declared(event.name)
+    ]
+
+
+def spans_in(frame: bytes) -> bytes | None:
+    """The trace request in a frame of the series `spans`; None for any other frame."""
+    if not frame.startswith(_SPANS_TAG):
+        return None
+    at = len(_SPANS_TAG)
+    while frame[at] & 0x80:
+        at += 1
+    return frame[at + 1 :]

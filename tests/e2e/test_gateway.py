@@ -1,0 +1,69 @@
+"""The gateway as a process of its own: stock exporters, both databases, kill -9, restart."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from opentelemetry.exporter.otlp.proto.grpc._log_exporter import OTLPLogExporter as GrpcExporter
+from opentelemetry.exporter.otlp.proto.http import Compression
+from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter as HttpExporter
+
+from tests.e2e.gateway import REPLY, Gateway, emit, reply, request_of, serving
+from tests.e2e.service import rows, wait_for
+
+INGEST = "ingest-0123456789abcdef"
+ADMIN = "admin-0123456789abcdef"
+
+
+@pytest.fixture
+def gateway(tmp_path: Path) -> Iterator[Gateway]:
+    with serving(tmp_path / "state") as running:
+        yield running
+
+
+def stored(state: Path) -> list[str]:
+    return sorted(str(row[0]) for row in rows(state, "SELECT recommendation_id FROM outcome_events"))
+
+
+def test_stock_exporters_of_both_protocols_reach_table_and_log(gateway: Gateway) -> None:
+    http = HttpExporter(endpoint=f"{gateway.http}/v1/logs", compression=Compression.Gzip)
+    grpc = GrpcExporter(endpoint=gateway.grpc, insecure=True)
+    for name, exporter in (("http", http), ("grpc", grpc)):
+        assert emit(exporter, [(REPLY, {"caseyos.recommendation.id": name, "caseyos.draft.id": "d1"})])
+
+    wait_for(lambda: stored(gateway.state) == ["grpc", "http"], "not stored:", gateway.log.read_text)
+    lines = [json.loads(line) for line in wait_for(lambda: len(gateway.lines()) == 2 and gateway.lines(), "no lines")]
+    assert sorted(line["recommendation_id"] for line in lines) == ["grpc", "http"]
+    assert {line["service"] for line in lines} == {"billing"}
+
+
+def test_what_was_acknowledged_before_a_kill_is_stored_once(gateway: Gateway) -> None:
+    expected = []
+    for turn in range(5):
+        for n in range(20):
+            body = request_of(reply(f"{turn}-{n}")).SerializeToString()
+            assert gateway.post("/v1/logs", body).status == 200
+            expected.append(f"r{turn}-{n}")
+        gateway.kill()
+        gateway.start()
+    wait_for(lambda: len(stored(gateway.state)) >= len(expected), "not stored:", gateway.log.read_text)
+    assert stored(gateway.state) == sorted(expected)
+
+
+def test_a_request_that_is_sent_again_is_stored_once(gateway: Gateway) -> None:
+    body = request_of(reply(1), reply(2)).SerializeToString()
+    for _ in range(3):
+        assert gateway.post("/v1/logs", body).status == 200
+    assert gateway.post("/v1/logs", request_of(reply(3)).SerializeToString()).status == 200
+    wait_for(lambda: "r3" in stored(gateway.state), "not stored:", gateway.log.read_text)
+    assert stored(gateway.state) == ["r1", "r2", "r3"]
+
+
+def test_it_ends_by_itself_with_everything_delivered(gateway: Gateway) -> None:
+    assert gateway.post("/v1/logs", request_of(*(reply(n) for n in range(500))).SerializeToString()).status == 200
+    assert gateway.stop() == 0
+    assert len(stored(gateway.state)) == 500
+    assert list((gateway.state / "spool").rglob("*.seg")) == []
