@@ -13,10 +13,12 @@ from typing import Any
 import httpx
 import psycopg
 
+from tests.collector import Collector
 from tests.e2e.gateway import SERVE, Gateway
 from tests.e2e.service import environment, wait_for
-from tests.e2e.tiers import BEHIND, FRONT, TOKEN, Tiers, services, tiers
+from tests.e2e.tiers import BEHIND, FRONT, TOKEN, services, tiers
 from tests.integration.conftest import PostgresServer, postgresql_server  # noqa: F401  # a fixture
+from tests.kafka import Broker, wanted
 
 OUTCOMES = ("outcome_reply_received", "outcome_meeting_booked")
 PAUSE_S = 2.0
@@ -28,45 +30,78 @@ def test_outcomes_are_stored_once_whatever_is_killed(
     postgresql_server: PostgresServer,  # noqa: F811  # the fixture
 ) -> None:
     url = postgresql_server.url(postgresql_server.create_database())
+    with serving(tmp_path, url) as gateway, tiers(tmp_path, gateway.http) as collectors:
+        stack = [collectors.agent, collectors.load_balancer, *collectors.gateways, gateway]
+        asked = ask_through([killed(each) for each in stack] + [stopped(postgresql_server)], tmp_path, collectors.agent)
+        wait_until_stored(url, asked)
+
+
+def test_outcomes_are_stored_once_with_kafka_between_the_tiers(
+    tmp_path: Path,
+    postgresql_server: PostgresServer,  # noqa: F811  # the fixture
+) -> None:
+    wanted()
+    url = postgresql_server.url(postgresql_server.create_database())
+    with (
+        Broker(tmp_path / "broker") as broker,
+        serving(tmp_path, url) as gateway,
+        tiers(tmp_path, gateway.http, broker.addresses) as collectors,
+    ):
+        stack = [collectors.agent, collectors.kafka, broker, collectors.load_balancer]
+        asked = ask_through([killed(each) for each in stack], tmp_path, collectors.agent)
+        wait_until_stored(url, asked)
+
+
+@contextmanager
+def serving(here: Path, url: str) -> Iterator[Gateway]:
+    """`caseyos-otel serve` that writes to the database of this URL, with our tables in it."""
     settings = {"CASEYOS_OTEL_DATABASE_URL": url, "CASEYOS_OTEL_INGEST_TOKEN": TOKEN}
-    env = environment(tmp_path / "upgrade", **settings)
-    subprocess.run([SERVE, "db", "upgrade"], env=env, check=True, capture_output=True)
-    gateway = Gateway(tmp_path / "serve", CASEYOS_OTEL_EXPORTERS="outcomes", **settings)
+    upgrade = [SERVE, "db", "upgrade"]
+    subprocess.run(upgrade, env=environment(here / "upgrade", **settings), check=True, capture_output=True)
+    gateway = Gateway(here / "serve", CASEYOS_OTEL_EXPORTERS="outcomes", **settings)
     try:
         gateway.start()
-        with (
-            tiers(tmp_path, gateway.http) as collectors,
-            services(tmp_path, collectors.agent, {FRONT: "process", BEHIND: "process"}) as client,
-        ):
-            with asking(client) as asked:
-                for outage in outages(collectors, gateway, postgresql_server):
-                    outage()
-                    time.sleep(PAUSE_S)
-            expected = sorted((event, str(number)) for number in range(len(asked)) for event in OUTCOMES)
-            wait_for(
-                lambda: len(stored(url)) >= len(expected),
-                "outcomes do not arrive:",
-                lambda: (len(stored(url)), len(expected)),
-                timeout_s=90,
-            )
-            assert stored(url) == expected
+        yield gateway
     finally:
         gateway.kill()
 
 
-def outages(collectors: Tiers, gateway: Gateway, database: PostgresServer) -> list[Callable[[], None]]:
-    """Each ends what it names and brings it back."""
+def killed(what: Any) -> Callable[[], None]:
+    """Ends it at once and brings it back."""
 
-    def killed(what: Any) -> Callable[[], None]:
-        return lambda: (what.kill(), time.sleep(PAUSE_S), what.start())  # type: ignore[return-value]
+    def outage() -> None:
+        what.kill()
+        time.sleep(PAUSE_S)
+        what.start()
 
-    def stopped() -> None:
+    return outage
+
+
+def stopped(database: PostgresServer) -> Callable[[], None]:
+    """The database is away for a while."""
+
+    def outage() -> None:
         database.stop()
         time.sleep(OUTAGE_S)
         database.start()
 
-    tiers_in_order = (collectors.agent, collectors.load_balancer, *collectors.gateways)
-    return [*(killed(collector) for collector in tiers_in_order), killed(gateway), stopped]
+    return outage
+
+
+def ask_through(outages: list[Callable[[], None]], here: Path, agent: Collector) -> int:
+    """Ask the services all the time while one outage follows another; how many requests that were."""
+    with services(here, agent, {FRONT: "process", BEHIND: "process"}) as client, asking(client) as asked:
+        for outage in outages:
+            outage()
+            time.sleep(PAUSE_S)
+    return len(asked)
+
+
+def wait_until_stored(url: str, asked: int) -> None:
+    """Each request's outcomes are in the table, once."""
+    expected = sorted((event, str(number)) for number in range(asked) for event in OUTCOMES)
+    wait_for(lambda: len(stored(url)) >= len(expected), f"not {len(expected)}:", lambda: len(stored(url)), timeout_s=90)
+    assert stored(url) == expected
 
 
 @contextmanager

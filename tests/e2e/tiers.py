@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import httpx
 
-from tests.collector import Collector
+from tests.collector import Collector, otelcol
 from tests.e2e.service import Server, environment, free_port
 
 SERVICE = """
@@ -48,26 +49,32 @@ class Tiers(NamedTuple):
     """The Collectors between the services and where events end."""
 
     agent: Collector
+    kafka: Collector | None
     load_balancer: Collector
     gateways: tuple[Collector, Collector]
 
 
 @contextmanager
-def tiers(here: Path, serve: str, **settings: str) -> Iterator[Tiers]:
-    """Agent, load balancer and two gateways; events leave for the address `serve`, the rest is set for the gateways."""
+def tiers(here: Path, serve: str, brokers: str | None = None, **settings: str) -> Iterator[Tiers]:
+    """Agent, Kafka if it has brokers, load balancer, two gateways; events leave for `serve`, `settings` are theirs."""
     settings = {"COLLECTOR_SERVE": serve, "CASEYOS_OTEL_INGEST_TOKEN": TOKEN, **settings}
     with ExitStack() as stack:
-        gateways = [
-            stack.enter_context(Collector("gateway.yaml", here / f"gateway-{number}", **settings)) for number in (1, 2)
-        ]
-        addresses = f"[{', '.join(gateway.grpc for gateway in gateways)}]"
-        load_balancer = stack.enter_context(
-            Collector("loadbalancer.yaml", here / "load-balancer", COLLECTOR_GATEWAYS=addresses)
-        )
-        agent = stack.enter_context(
-            Collector("agent.yaml", here / "agent", COLLECTOR_NEXT=f"http://{load_balancer.grpc}")
-        )
-        yield Tiers(agent, load_balancer, (gateways[0], gateways[1]))
+
+        def run(config: str, name: str, program: Callable[[], Path] = otelcol, **env: str) -> Collector:
+            return stack.enter_context(Collector(config, here / name, program, **env))
+
+        first = run("gateway.yaml", "gateway-1", **settings)
+        second = run("gateway.yaml", "gateway-2", **settings)
+        addresses = f"[{first.grpc}, {second.grpc}]"
+        entry = load_balancer = run("loadbalancer.yaml", "load-balancer", COLLECTOR_GATEWAYS=addresses)
+        kafka = None
+        if brokers is not None:
+            of_kafka = {"COLLECTOR_KAFKA_BROKERS": brokers, "COLLECTOR_KAFKA_CREATE_TOPICS": "true"}
+            next_tier = f"http://{load_balancer.grpc}"
+            program = partial(otelcol, "builder-kafka.yaml")
+            entry = kafka = run("kafka.yaml", "kafka", program, COLLECTOR_NEXT=next_tier, **of_kafka)
+        agent = run("agent.yaml", "agent", COLLECTOR_NEXT=f"http://{entry.grpc}")
+        yield Tiers(agent, kafka, load_balancer, (first, second))
 
 
 @contextmanager

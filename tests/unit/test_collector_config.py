@@ -19,6 +19,7 @@ FILES = {
     "agent.yaml": "builder.yaml",
     "loadbalancer.yaml": "builder.yaml",
     "gateway.yaml": "builder.yaml",
+    "kafka.yaml": "builder-kafka.yaml",
 }
 KINDS = ("extensions", "receivers", "processors", "exporters")
 
