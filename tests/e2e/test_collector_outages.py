@@ -5,10 +5,10 @@ from __future__ import annotations
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple, Protocol
 
 import httpx
 import psycopg
@@ -22,7 +22,43 @@ from tests.kafka import Broker, wanted
 
 OUTCOMES = ("outcome_reply_received", "outcome_meeting_booked")
 PAUSE_S = 2.0
-OUTAGE_S = 5.0
+
+
+class Part(Protocol):
+    """What can be away: a Collector, the broker, `serve`, the database."""
+
+    def kill(self) -> None: ...
+    def start(self) -> None: ...
+
+
+class Database(NamedTuple):
+    """PostgreSQL, ended as its operator ends it."""
+
+    server: PostgresServer
+
+    def kill(self) -> None:
+        self.server.stop()
+
+    def start(self) -> None:
+        self.server.start()
+
+
+class Outage(NamedTuple):
+    """While `away` is, `holding` has what it cannot pass on, and is killed too."""
+
+    holding: tuple[Part, ...]
+    away: tuple[Part, ...]
+
+    def happen(self) -> None:
+        for part in self.away:
+            part.kill()
+        time.sleep(PAUSE_S)
+        for part in self.holding:
+            part.kill()
+        time.sleep(PAUSE_S)
+        for part in (*self.holding, *self.away):
+            part.start()
+        time.sleep(PAUSE_S)
 
 
 def test_outcomes_are_stored_once_whatever_is_killed(
@@ -31,9 +67,13 @@ def test_outcomes_are_stored_once_whatever_is_killed(
 ) -> None:
     url = postgresql_server.url(postgresql_server.create_database())
     with serving(tmp_path, url) as gateway, tiers(tmp_path, gateway.http) as collectors:
-        stack = [collectors.agent, collectors.load_balancer, *collectors.gateways, gateway]
-        asked = ask_through([killed(each) for each in stack] + [stopped(postgresql_server)], tmp_path, collectors.agent)
-        wait_until_stored(url, asked)
+        outages = [
+            Outage((collectors.agent,), (collectors.load_balancer,)),
+            Outage((collectors.load_balancer,), collectors.gateways),
+            Outage(collectors.gateways, (gateway,)),
+            Outage((gateway,), (Database(postgresql_server),)),
+        ]
+        wait_until_stored(url, ask_through(outages, tmp_path, collectors.agent))
 
 
 def test_outcomes_are_stored_once_with_kafka_between_the_tiers(
@@ -47,9 +87,13 @@ def test_outcomes_are_stored_once_with_kafka_between_the_tiers(
         serving(tmp_path, url) as gateway,
         tiers(tmp_path, gateway.http, broker.addresses) as collectors,
     ):
-        stack = [collectors.agent, collectors.kafka, broker, collectors.load_balancer]
-        asked = ask_through([killed(each) for each in stack], tmp_path, collectors.agent)
-        wait_until_stored(url, asked)
+        assert collectors.kafka is not None
+        outages = [
+            Outage((), (broker,)),
+            Outage((collectors.agent,), (collectors.kafka,)),
+            Outage((collectors.kafka,), (collectors.load_balancer,)),
+        ]
+        wait_until_stored(url, ask_through(outages, tmp_path, collectors.agent))
 
 
 @contextmanager
@@ -66,34 +110,11 @@ def serving(here: Path, url: str) -> Iterator[Gateway]:
         gateway.kill()
 
 
-def killed(what: Any) -> Callable[[], None]:
-    """Ends it at once and brings it back."""
-
-    def outage() -> None:
-        what.kill()
-        time.sleep(PAUSE_S)
-        what.start()
-
-    return outage
-
-
-def stopped(database: PostgresServer) -> Callable[[], None]:
-    """The database is away for a while."""
-
-    def outage() -> None:
-        database.stop()
-        time.sleep(OUTAGE_S)
-        database.start()
-
-    return outage
-
-
-def ask_through(outages: list[Callable[[], None]], here: Path, agent: Collector) -> int:
+def ask_through(outages: list[Outage], here: Path, agent: Collector) -> int:
     """Ask the services all the time while one outage follows another; how many requests that were."""
     with services(here, agent, {FRONT: "process", BEHIND: "process"}) as client, asking(client) as asked:
         for outage in outages:
-            outage()
-            time.sleep(PAUSE_S)
+            outage.happen()
     return len(asked)
 
 
