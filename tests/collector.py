@@ -83,7 +83,7 @@ class Collector:
             time.sleep(0.05)
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
-        """End it and wait; SIGTERM lets it hand on what it holds."""
+        """End it and wait; after SIGTERM everything that it had is in its queue on disk."""
         if self._process.poll() is None:
             self._process.send_signal(how)
         self._process.wait(60)
@@ -96,11 +96,23 @@ class Collector:
         """What it wrote to stdout and stderr."""
         return self._log.read_text()
 
-    def metric(self, name: str) -> float:
-        """The sum of one of its own metrics over all series."""
+    def metric(self, name: str, label: str = "") -> float:
+        """The sum of one of its own metrics over the series that have this label (`sampled="true"`)."""
         with urllib.request.urlopen(self._metrics, timeout=10) as response:
             lines = response.read().decode().splitlines()
-        return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith((f"{name}{{", f"{name} ")))
+        series = [line for line in lines if line.startswith((f"{name}{{", f"{name} ")) and label in line]
+        return sum(float(line.rsplit(" ", 1)[1]) for line in series)
+
+    @property
+    def undecided(self) -> float:
+        """Traces that its tail sampling still waits for."""
+        seen = self.metric("otelcol_processor_tail_sampling_new_trace_id_received")
+        return seen - self.metric("otelcol_processor_tail_sampling_global_count_traces_sampled")
+
+    @property
+    def kept(self) -> float:
+        """Traces that its tail sampling has kept."""
+        return self.metric("otelcol_processor_tail_sampling_global_count_traces_sampled", 'sampled="true"')
 
     def __enter__(self) -> Self:
         self.start()

@@ -40,8 +40,9 @@ def test_every_event_once_and_whole_traces(mode: str, tmp_path: Path) -> None:
         )
         expected = {(trace_id, name) for trace_id, how in asked.items() for name in parts(trace_id, how, modes)}
         wait_for(lambda: {(s.trace_id, s.resource["service.name"]) for s in receiver.spans} >= expected, "traces lack")
-        for gateway in collectors.gateways:
-            gateway.stop()  # judges what it still holds, so nothing that should not arrive is merely late
+        wait_for(lambda: not any(gateway.undecided for gateway in collectors.gateways), "undecided traces")
+        assert all(gateway.kept for gateway in collectors.gateways)
+        assert sum(gateway.kept for gateway in collectors.gateways) == len({trace_id for trace_id, _ in expected})
         assert {(span.trace_id, span.resource["service.name"]) for span in receiver.spans} == expected
     assert_events_once(receiver, len(wished))
     assert_whole(receiver.spans)
