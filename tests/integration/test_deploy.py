@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from caseyos_otel import settings
-from tests.unit.test_collector_config import texts
+from tests.integration.test_collector_config import texts
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
