@@ -55,11 +55,14 @@ class Gateway:
         return f"http://127.0.0.1:{self.grpc_port}"
 
     def start(self) -> None:
+        self.start_unready()
+        wait_for(self._ready, "the gateway is not ready:", self.log.read_text)
+
+    def start_unready(self) -> None:
         self.state.mkdir(parents=True, exist_ok=True)
         command = [SERVE, "serve", "--port", str(self.port), "--grpc-port", str(self.grpc_port), *self._arguments]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(command, env=self._env, stdout=log, stderr=log, start_new_session=True)
-        wait_for(self._ready, "the gateway is not ready:", self.log.read_text)
 
     def _ready(self) -> bool:
         assert self.process is not None

@@ -67,3 +67,14 @@ def test_it_ends_by_itself_with_everything_delivered(gateway: Gateway) -> None:
     assert gateway.stop() == 0
     assert len(stored(gateway.state)) == 500
     assert list((gateway.state / "spool").rglob("*.seg")) == []
+
+
+def test_workers_share_port_spool_and_metrics(tmp_path: Path) -> None:
+    with serving(tmp_path / "state", "--workers", "2") as gateway:
+        for n in range(200):
+            assert gateway.post("/v1/logs", request_of(reply(n)).SerializeToString()).status == 200
+        wait_for(lambda: len(stored(gateway.state)) == 200, "not stored:", gateway.log.read_text)
+        accepted = 'caseyos_otel_gateway_requests_total{signal="logs",result="accepted"}'
+        wait_for(lambda: gateway.metrics().get(accepted) == 200, "not counted:", lambda: gateway.metrics())
+        assert gateway.stop() == 0
+    assert stored(gateway.state) == sorted(f"r{n}" for n in range(200))

@@ -9,13 +9,23 @@ from uuid import UUID
 import typer
 
 from caseyos_otel import settings
-from caseyos_otel.errors import UnknownEventError
+from caseyos_otel.errors import ConfigurationError, UnknownEventError
+from caseyos_otel.events import declared
 from caseyos_otel.events import schema as schemas
 from caseyos_otel.events.model import Declaration
 from caseyos_otel.events.registry import registry
 
 app = typer.Typer(no_args_is_help=True, help="Declared events, and where one of them is.")
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.callback()
+def _events() -> None:
+    try:
+        declared.load(settings.load().hooks, registry)
+    except ConfigurationError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from None
 
 
 @app.command("list")

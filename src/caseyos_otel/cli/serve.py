@@ -28,6 +28,8 @@ def serve(
     except ImportError as error:
         typer.echo(f"serve needs the extra gateway: pip install 'caseyos-otel[gateway]' ({error})", err=True)
         raise typer.Exit(1) from None
+    if (ssl_certfile is None) != (ssl_keyfile is None):
+        raise typer.BadParameter("--ssl-certfile and --ssl-keyfile come together")
     listening = Listening(host, port, grpc_port, workers, ssl_certfile, ssl_keyfile, ssl_client_ca)
     try:
         code = run(listening)

@@ -34,10 +34,12 @@ def drain(
     timeout: Annotated[float, typer.Option(help="Seconds that it may take.", min=0.0)] = 30.0, as_json: AsJson = False
 ) -> None:
     """Deliver everything that waits. Exits 1 if something is left at the deadline. For a hook before a container stops."""
+    from caseyos_otel.events import declared
     from caseyos_otel.events.registry import registry
     from caseyos_otel.pipeline import draining
 
     in_force = settings.load()
+    declared.load_or_report(in_force.hooks, registry)
     registry.load_entry_points()
     waited = draining.waiting(in_force)
     with _progress("delivering", sum(waited.values())) as show:

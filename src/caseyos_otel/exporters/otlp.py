@@ -76,14 +76,7 @@ class OtlpDestination:
     def _send_http(self, resource: Mapping[str, Any], records: Sequence[EventRecord]) -> None:
         scope = self._scope
         encoder = RequestEncoder(resource, scope.name, scope.version or "", scope.schema_url or "")
-        delivered, status = _otel.post_otlp(
-            self._exporter, encoder.encode(records, self._disclose, self._disclose_exception)
-        )
-        if delivered:
-            return
-        if status in _POISON:
-            raise Rejected(f"HTTP {status}")
-        raise Unavailable("no answer" if status is None else f"HTTP {status}")
+        post(self._exporter, encoder.encode(records, self._disclose, self._disclose_exception))
 
     def _send_grpc(self, resource: Mapping[str, Any], records: Sequence[EventRecord]) -> None:
         from opentelemetry.sdk._logs.export import LogRecordExportResult
@@ -93,6 +86,21 @@ class OtlpDestination:
         writable = [WritableEvent(record, Resource(resource), self._scope) for record in records]
         if self._exporter.export(writable) is not LogRecordExportResult.SUCCESS:
             raise Unavailable("the gRPC exporter did not deliver")
+
+
+def post(exporter: Any, request: bytes) -> None:
+    """Send a request with a stock HTTP exporter's endpoint and rules.
+
+    Raises:
+        Unavailable: nobody answered, or asked to try again.
+        Rejected: the receiver refused the request for what it is.
+    """
+    delivered, status = _otel.post_otlp(exporter, request)
+    if delivered:
+        return
+    if status in _POISON:
+        raise Rejected(f"HTTP {status}")
+    raise Unavailable("no answer" if status is None else f"HTTP {status}")
 
 
 def _by_resource(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Final
 
 from fastapi import FastAPI
@@ -14,8 +15,8 @@ from starlette.responses import Response
 
 from caseyos_otel import settings
 from caseyos_otel.gateway.auth import Bearer, check_tokens
+from caseyos_otel.gateway.exposition import CONTENT_TYPE
 from caseyos_otel.gateway.gateway import Gateway
-from caseyos_otel.gateway.metrics import CONTENT_TYPE
 from caseyos_otel.gateway.otlp_http import Endpoint
 from caseyos_otel.gateway.refusal import Refused
 from caseyos_otel.settings import Settings
@@ -24,11 +25,12 @@ DRAIN_S: Final = 4.0
 """How long the end of a gateway waits for destinations; what they did not take stays in the spool."""
 
 
-def create_app(in_force: Settings | None = None) -> FastAPI:
+def create_app(in_force: Settings | None = None, *, shared: Path | None = None) -> FastAPI:
     """The application. Its gateway is in `app.state.gateway`; it starts with the application, or mounted, with its first request.
 
     Args:
         in_force: settings; default: the environment's.
+        shared: folder in which several processes of one gateway leave their metrics for each other.
 
     Raises:
         ConfigurationError: the tokens protect nothing.
@@ -40,7 +42,7 @@ def create_app(in_force: Settings | None = None) -> FastAPI:
     """
     in_force = in_force or settings.load()
     check_tokens(in_force)
-    gateway = Gateway(in_force)
+    gateway = Gateway(in_force, shared)
     app = FastAPI(title="caseyos-otel", lifespan=_lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     app.state.gateway = gateway
     for signal in ("logs", "traces"):
@@ -75,7 +77,7 @@ def _add_operations(app: FastAPI, gateway: Gateway) -> None:
     @app.get("/metrics")
     async def metrics(request: Request) -> Response:
         admin.check(request.headers.get("authorization"))
-        return PlainTextResponse(gateway.instruments.exposition(), media_type=CONTENT_TYPE)
+        return PlainTextResponse(gateway.instruments.text(), media_type=CONTENT_TYPE)
 
     @app.exception_handler(Refused)
     async def refused(_: Request, error: Refused) -> JSONResponse:

@@ -13,6 +13,7 @@ from caseyos_otel.events.model import Declaration, Problem
 from caseyos_otel.events.record import EventRecord
 from caseyos_otel.events.registry import registry
 from caseyos_otel.exporters.delivery import Delivery
+from caseyos_otel.gateway.forwarding import FORWARD, Forwarding
 from caseyos_otel.gateway.reading import spans_in
 from caseyos_otel.otlp.decode import MalformedRequestError, decode
 from caseyos_otel.pipeline.destinations import Destinations
@@ -29,6 +30,7 @@ class GatewayDestinations(Destinations):
 
     def __init__(self, settings: Settings, resource: Callable[[], Mapping[str, Any]], meter: Meter) -> None:
         self._measure = Measure(meter)
+        self.forwarding = Forwarding(settings)
         super().__init__(settings, resource)
         self._spool.writer.make_room = lambda wanted: None
         self._fed = self.sinks()
@@ -59,7 +61,26 @@ class GatewayDestinations(Destinations):
             interval_s=self._settings.flush_interval_ms / 1000,
             local=True,
         )
-        return [*super()._deliveries(), intake]
+        return [*super()._deliveries(), intake, *([self._forward()] if self.forwarding.on else [])]
+
+    def _forward(self) -> Delivery:
+        through: Any = (
+            self.forwarding
+        )  # it passes on bytes, not records: a delivery looks at no more than an id and a name
+        return Delivery(
+            FORWARD,
+            through.export,
+            reader=self._spool.reader(FORWARD),
+            decode=through.read,
+            wants=lambda passing: True,
+            set_aside=lambda passing, reason: None,
+            interval_s=self._settings.flush_interval_ms / 1000,
+        )
+
+    def close(self) -> None:
+        """End the delivery threads and let the spool go."""
+        self.forwarding.close()
+        super().close()
 
     def _decode(self, frame: bytes) -> list[EventRecord]:
         """For the other destinations: what cannot be used is the intake's concern."""

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import math
 import threading
+import time
+from pathlib import Path
 from typing import Final
 
 from caseyos_otel import diagnostics
+from caseyos_otel.diagnostics import drops
+from caseyos_otel.events import declared
 from caseyos_otel.events.registry import registry
 from caseyos_otel.gateway.destinations import GatewayDestinations
 from caseyos_otel.gateway.limits import Concurrency, Rate
 from caseyos_otel.gateway.metrics import Instruments
 from caseyos_otel.gateway.reading import Request, parse_logs, parse_traces, read_logs, read_traces
 from caseyos_otel.gateway.refusal import TOO_LARGE, UNAVAILABLE, Refused
-from caseyos_otel.gateway.timers import Timers
+from caseyos_otel.gateway.timers import Timer, Work
 from caseyos_otel.pipeline import announcement, status
 from caseyos_otel.settings import Settings
 from caseyos_otel.spool.problem import FrameRefused, SpoolUnavailable
 
 FULL_RETRY_S: Final = 5
 """When a sender shall try again that was refused because the spool is full: a destination must come back first."""
+SYNC_EVERY_S: Final = 1.0
+ADOPT_EVERY_S: Final = 5.0
 SPANS_FILL: Final = 0.5
 """Share of the spool that spans may fill: the rest is for events."""
 
@@ -26,39 +33,63 @@ SPANS_FILL: Final = 0.5
 class Gateway:
     """Takes requests and owns what happens behind the acknowledgement. `start` may be called again, from any thread."""
 
-    def __init__(self, in_force: Settings) -> None:
+    def __init__(self, in_force: Settings, shared: Path | None = None) -> None:
         self.settings = in_force
         self.rate = Rate(in_force.gateway_rate)
         self.concurrency = Concurrency(in_force.gateway_concurrency)
-        self.instruments = Instruments()
+        self.instruments = Instruments(shared)
         self.destinations: GatewayDestinations | None = None
         self._starting = threading.Lock()
-        self._timers: Timers | None = None
+        self._timers: tuple[Timer, ...] = ()
         self._stopped = False
+        self._refused_at = -math.inf
 
     # -- life ----------------------------------------------------------------------------------------------------
 
     def start(self) -> GatewayDestinations:
-        """Begin to deliver what is in the spool, what dead processes left included."""
+        """Begin to deliver what is in the spool, what dead processes left included.
+
+        Raises:
+            ConfigurationError: a file of declarations is wrong.
+        """
         if self.destinations is not None:
             return self.destinations
         with self._starting:
             if self.destinations is None:
                 announcement.prepare(self.settings)
+                registry.load_entry_points()
+                declared.load(self.settings.hooks, registry)
                 made = GatewayDestinations(self.settings, announcement.resource, self.instruments.meter)
                 for delivery in made.deliveries:
                     delivery.start()
-                self._timers = Timers(self.settings, made, self.write_status)
-                self._timers.start()
+                self._timers = (Timer("upkeep", self._upkeep(made)), *self._slow_timers(made))
+                for timer in self._timers:
+                    timer.start()
                 self.instruments.watch(made)
                 self.destinations = made
             return self.destinations
 
+    def _upkeep(self, made: GatewayDestinations) -> list[Work]:
+        return [
+            Work("deciding traces", 0.25, made.table.tick),
+            Work("syncing the spool", SYNC_EVERY_S, made.sync),
+            Work("writing the status file", SYNC_EVERY_S, self.write_status),
+            Work("adopting", ADOPT_EVERY_S, made.adopt),
+        ]
+
+    def _slow_timers(self, made: GatewayDestinations) -> list[Timer]:
+        if not self.settings.is_on("outcomes"):
+            return []
+        from caseyos_otel.gateway.retention import LOOK_EVERY_S, DailyRetention
+
+        run = DailyRetention(self.settings, made.disclosure.pseudonyms.of)
+        return [Timer("retention", [Work("running retention", LOOK_EVERY_S, run)])]
+
     def stop(self, timeout_s: float) -> None:
         """Deliver what destinations take within the deadline; the rest stays in the spool for the next process."""
         self._stopped = True
-        if self._timers is not None:
-            self._timers.stop()
+        for timer in self._timers:
+            timer.stop()
         if self.destinations is not None:
             self.destinations.table.flush(timeout_s / 2)
             self.destinations.flush(timeout_s, exiting=True)
@@ -71,12 +102,14 @@ class Gateway:
             return "stopping"
         if self.destinations is None:
             return "starting"
-        return "the spool is full" if self.destinations.fullness() >= 0.9 else ""
+        recently = time.monotonic() - self._refused_at < FULL_RETRY_S
+        return "the spool takes nothing" if recently else ""
 
     def write_status(self) -> None:
         """Leave what `doctor` reads."""
         if (made := self.destinations) is not None:
             status.write(self.settings.state_dir, status.snapshot(0, made.deliveries, made.table.decisions, ()))
+            self.instruments.leave()
 
     # -- requests ------------------------------------------------------------------------------------------------
 
@@ -86,7 +119,8 @@ class Gateway:
         Raises:
             Refused: nothing of it was taken.
         """
-        return self._accept("logs", read_logs(parse_logs(body), body, forwarding=False))
+        destinations = self.start()
+        return self._accept("logs", read_logs(parse_logs(body), body, destinations.forwarding.logs))
 
     def traces(self, body: bytes) -> Request:
         """Take a request of spans: the events in them, and the spans themselves where they go anywhere.
@@ -94,18 +128,26 @@ class Gateway:
         Raises:
             Refused: nothing of it was acknowledged; what was taken of it is absorbed when it comes again.
         """
-        return self._accept("traces", read_traces(parse_traces(body), body, _is_declared, forwarding=False))
+        destinations = self.start()
+        if destinations.forwarding.traces and destinations.fullness() >= SPANS_FILL:
+            raise Refused(UNAVAILABLE, "the spool takes no spans now: the rest of it is for events", FULL_RETRY_S)
+        request = read_traces(parse_traces(body), body, _is_declared, destinations.forwarding.traces)
+        return self._accept("traces", request)
 
     def _accept(self, signal: str, request: Request) -> Request:
         destinations = self.start()
+        forwarding = destinations.forwarding
         for series, frame in request.frames:
             try:
                 destinations.append(series, frame)
             except FrameRefused as error:
                 raise Refused(TOO_LARGE, str(error)) from None
             except SpoolUnavailable as error:
+                self._refused_at = time.monotonic()
                 diagnostics.error(f"requests are refused: {error}", key="gateway spool")
                 raise Refused(UNAVAILABLE, "the spool takes nothing now", FULL_RETRY_S) from None
+        if request.others and not (forwarding.logs if signal == "logs" else forwarding.traces):
+            drops.count("not_forwarded", request.others, event=signal)
         self.instruments.accepted(signal, request)
         return request
 

@@ -27,8 +27,12 @@ def create_server(gateway: Gateway, address: str, credentials: Any = None) -> gr
     """A server for both signals that listens on `address` when started. Raises RuntimeError where it cannot."""
     limit = gateway.settings.gateway_max_bytes
     server = grpc.aio.server(
-        options=[("grpc.max_receive_message_length", limit), ("grpc.so_reuseport", 1)],
-        maximum_concurrent_rpcs=gateway.settings.gateway_concurrency,
+        options=[
+            ("grpc.max_receive_message_length", limit),  # grpc stops inflating there, too
+            # a sender beyond it waits; `maximum_concurrent_rpcs` would refuse for good what should come again
+            ("grpc.max_concurrent_streams", gateway.settings.gateway_concurrency),
+            ("grpc.so_reuseport", 1),  # several workers listen on one port
+        ]
     )
     for signal, service in _SERVICES.items():
         export = grpc.unary_unary_rpc_method_handler(_handler(gateway, signal))

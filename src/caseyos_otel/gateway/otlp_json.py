@@ -30,6 +30,8 @@ def parse(body: bytes, request: Request) -> Request:
     """
     try:
         document = json.loads(body)
+        if not isinstance(document, dict):
+            raise TypeError(type(document).__name__)
         for holder in _holders(document):
             _hex_to_base64(holder)
         json_format.ParseDict(document, request, ignore_unknown_fields=True, max_recursion_depth=_DEEPEST)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final
 
+import grpc  # type: ignore[import-untyped]  # grpc has no types of its own
 import uvicorn
 from fastapi import FastAPI
 from uvicorn.supervisors import Multiprocess
@@ -18,18 +22,23 @@ from uvicorn.supervisors import Multiprocess
 from caseyos_otel import settings
 from caseyos_otel.diagnostics import logger
 from caseyos_otel.errors import ConfigurationError
+from caseyos_otel.events import declared
+from caseyos_otel.events.registry import Registry
 from caseyos_otel.gateway import app as application
 from caseyos_otel.gateway.auth import check_listening, check_tokens
 from caseyos_otel.gateway.otlp_grpc import GRACE_S, create_server
+from caseyos_otel.gateway.timers import Timer, Work
 from caseyos_otel.pipeline import announcement
 
 STOP_S: Final = 3
 """What requests in progress get to finish; with gRPC's grace and the drain the end comes within ten seconds."""
+NOT_STARTED: Final = 3
+"""Exit code where a process could not start; uvicorn's."""
 
 
 @dataclass(frozen=True, slots=True)
 class Listening:
-    """Where and how. `grpc_port` 0: no gRPC."""
+    """Where and how. `grpc_port` 0: no gRPC. `shared`: see `create_app` of the application."""
 
     host: str = "127.0.0.1"
     port: int = 4318
@@ -38,22 +47,47 @@ class Listening:
     certificate: Path | None = None
     key: Path | None = None
     client_ca: Path | None = None
-    overrides: dict[str, Any] = field(default_factory=dict)
+    shared: Path | None = None
 
 
 def serve(listening: Listening) -> int:
     """Serve until a signal ends it; the exit code.
 
     Raises:
-        ConfigurationError: it would listen unprotected, or where something else listens already.
+        ConfigurationError: it would listen unprotected or where something else listens, or a declaration is wrong.
     """
-    in_force = settings.load(**listening.overrides)
+    in_force = settings.load()
     announcement.prepare(in_force)
     check_tokens(in_force)
     check_listening(listening.host, in_force)
+    declared.load(in_force.hooks, Registry())  # what no worker would start with is said once, here
     opened = _bind(listening.host, listening.port)
-    config = uvicorn.Config(
-        partial(create_app, listening),
+    where = f"{_bracketed(listening.host)}, HTTP port {listening.port}, gRPC port {listening.grpc_port or 'none'}"
+    logger.info("gateway on %s, %d process(es)", where, listening.workers)
+    announcement.say(in_force, ())
+    if listening.workers == 1:
+        return _serve_alone(_config(listening), opened)
+    with TemporaryDirectory(prefix="caseyos-otel-") as shared:
+        workers = Multiprocess(_config(replace(listening, shared=Path(shared))), sockets=[opened])
+        workers.run()
+    return NOT_STARTED if any(process.exitcode == NOT_STARTED for process in workers.processes) else 0
+
+
+def _serve_alone(config: uvicorn.Config, opened: socket.socket) -> int:
+    # uvicorn raises the signal again when it has ended well; then it has done its work
+    for ending in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(ending, lambda *_: None)
+    server = uvicorn.Server(config)
+    try:
+        server.run(sockets=[opened])
+    except SystemExit:  # it has said why
+        return NOT_STARTED
+    return 0
+
+
+def _config(listening: Listening) -> uvicorn.Config:
+    return uvicorn.Config(
+        partial(create_app, listening, os.getpid()),
         factory=True,
         host=listening.host,
         port=listening.port,
@@ -65,35 +99,31 @@ def serve(listening: Listening) -> int:
         ssl_certfile=listening.certificate,
         ssl_keyfile=listening.key,
         ssl_ca_certs=None if listening.client_ca is None else str(listening.client_ca),
-        ssl_cert_reqs=2 if listening.client_ca else 0,  # ssl.CERT_REQUIRED, ssl.CERT_NONE
+        ssl_cert_reqs=ssl.CERT_NONE if listening.client_ca is None else ssl.CERT_REQUIRED,
     )
-    logger.info("gateway on %s port %d, gRPC port %d", listening.host, listening.port, listening.grpc_port)
-    announcement.say(in_force, ())
-    if listening.workers > 1:
-        Multiprocess(config, sockets=[opened]).run()
-        return 0
-    # uvicorn raises the signal again when it has ended well; then it has done its work
-    for ending in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(ending, lambda *_: None)
-    server = uvicorn.Server(config)
-    server.run(sockets=[opened])
-    return 0 if server.started else 3
 
 
-def create_app(listening: Listening) -> FastAPI:
-    """The application of one worker, with the gRPC server in its life."""
-    app = application.create_app(settings.load(**listening.overrides))
+def create_app(listening: Listening, parent: int) -> FastAPI:
+    """The application of one process, with the gRPC server in its life. `parent`: the process that made it, or itself."""
+    app = application.create_app(settings.load(), shared=listening.shared)
     if listening.grpc_port:
         app.router.lifespan_context = partial(_with_grpc, listening, app.router.lifespan_context)
+    if parent != os.getpid():
+        Timer("parent", [Work("looking for the parent", 1.0, partial(_end_without, parent))]).start()
     return app
+
+
+def _end_without(parent: int) -> None:
+    """A worker whose parent was killed would hold the port against the next one."""
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 @asynccontextmanager
 async def _with_grpc(listening: Listening, inner: Any, app: FastAPI) -> AsyncIterator[None]:
     async with inner(app):
-        server = create_server(
-            app.state.gateway, f"{_in_brackets(listening.host)}:{listening.grpc_port}", _credentials(listening)
-        )
+        address = f"{_bracketed(listening.host)}:{listening.grpc_port}"
+        server = create_server(app.state.gateway, address, _credentials(listening))
         await server.start()
         try:
             yield
@@ -104,16 +134,13 @@ async def _with_grpc(listening: Listening, inner: Any, app: FastAPI) -> AsyncIte
 def _credentials(listening: Listening) -> Any:
     if listening.certificate is None or listening.key is None:
         return None
-    import grpc  # type: ignore[import-untyped]  # grpc has no types of its own
-
     pair = (listening.key.read_bytes(), listening.certificate.read_bytes())
     ca = None if listening.client_ca is None else listening.client_ca.read_bytes()
     return grpc.ssl_server_credentials([pair], ca, require_client_auth=ca is not None)
 
 
 def _bind(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    opened = socket.socket(family)
+    opened = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         opened.bind((host.strip("[]"), port))
@@ -124,5 +151,5 @@ def _bind(host: str, port: int) -> socket.socket:
     return opened
 
 
-def _in_brackets(host: str) -> str:
+def _bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host and not host.startswith("[") else host

@@ -1,49 +1,46 @@
-"""What a gateway does by the clock, in one thread."""
+"""What a gateway does by the clock, in threads of its own."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple
 
 from caseyos_otel.diagnostics import guard
-from caseyos_otel.gateway.destinations import GatewayDestinations
-from caseyos_otel.settings import Settings
 
 _TICK_S: Final = 0.25
-SYNC_EVERY_S: Final = 1.0
-ADOPT_EVERY_S: Final = 5.0
 
 
-class Timers:
-    """Syncs the spool, adopts what dead processes left, decides traces, writes the status file."""
+class Work(NamedTuple):
+    """Something to do every so many seconds, first after that time."""
 
-    def __init__(self, settings: Settings, destinations: GatewayDestinations, write_status: Callable[[], None]) -> None:
+    name: str
+    every_s: float
+    do: Callable[[], object]
+
+
+class Timer:
+    """A thread that does its work in turn: what takes long delays what is in the same thread."""
+
+    def __init__(self, name: str, work: Sequence[Work]) -> None:
+        self._work = tuple(work)
         self._stop = threading.Event()
-        self._work: tuple[tuple[str, float, Callable[[], object]], ...] = (
-            ("deciding traces", _TICK_S, destinations.table.tick),
-            ("syncing the spool", SYNC_EVERY_S, destinations.sync),
-            ("adopting", ADOPT_EVERY_S, destinations.adopt),
-            ("writing the status file", SYNC_EVERY_S, write_status),
-        )
-        self._last: dict[str, float] = {}
-        self._thread = threading.Thread(target=self._run, name="caseyos-otel-timers", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"caseyos-otel-{name}", daemon=True)
 
     def start(self) -> None:
         """Begin."""
         self._thread.start()
 
     def stop(self) -> None:
-        """End after what is being done."""
+        """End after what is being done, which is not waited for."""
         self._stop.set()
-        self._thread.join(1.0)
 
     def _run(self) -> None:
+        due = {work.name: time.monotonic() + work.every_s for work in self._work}
         while not self._stop.wait(_TICK_S):
-            now = time.monotonic()
-            for name, every_s, work in self._work:
-                if now - self._last.get(name, 0.0) >= every_s:
-                    self._last[name] = now
-                    with guard(name):
-                        work()
+            for work in self._work:
+                if time.monotonic() >= due[work.name]:
+                    with guard(work.name):
+                        work.do()
+                    due[work.name] = time.monotonic() + work.every_s

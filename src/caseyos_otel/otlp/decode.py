@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from uuid import UUID
@@ -26,6 +26,8 @@ from caseyos_otel.events.record import (
     Delivery,
     EventRecord,
 )
+from caseyos_otel.otlp.places import Place, find
+from caseyos_otel.otlp.shapes import Shapes
 
 if TYPE_CHECKING:
     from opentelemetry.proto.common.v1.common_pb2 import AnyValue
@@ -34,6 +36,8 @@ OnUndeclared = Callable[[str, bytes], None]
 OnInvalid = Callable[[Declaration, Problem], None]
 
 _UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+LEARNED_A_REQUEST: Final = 4
+"""To learn the structure of a record takes as long as to read twenty: a request pays for a few at most."""
 _LARGEST_KEPT: Final = 16 * 1024
 _LATEST: Final = (1 << 63) - 1
 _DELIVERIES: Final = {delivery.value: delivery for delivery in Delivery}
@@ -68,8 +72,55 @@ def decode(
     Raises:
         MalformedRequestError: the bytes are no such request.
     """
+    found = find(request)
+    if found is None or not isinstance(registry, Hashable):
+        return _decode_whole(request, registry, on_undeclared, on_invalid, now)
+    shapes, get, to_learn = _shapes_of(registry), registry.get, LEARNED_A_REQUEST
+    records: list[EventRecord] = []
+    for place in found:
+        resource = _resource_of(place.resource)
+        events = shapes.read(request, place.records, resource, get)
+        for (start, end), known in zip(place.records, events, strict=True):
+            event = known
+            if event is None:
+                event = _read(request[start:end], place, resource, get, on_undeclared, on_invalid, now)
+                if event is not None and to_learn:
+                    to_learn -= 1
+                    shapes.learn(request[start:end], event)
+            if event is not None:
+                records.append(event)
+    return records
+
+
+def _read(
+    record: bytes,
+    place: Place,
+    resource: dict[str, Any],
+    get: Callable[[str], Declaration | None],
+    on_undeclared: OnUndeclared | None,
+    on_invalid: OnInvalid | None,
+    now: Callable[[], int],
+) -> EventRecord | None:
+    """One record by its message; None where it is no declared event."""
+    message = _parse(LogRecord, record)
+    declaration = get(message.event_name)
+    if declaration is not None:
+        return _event(message, declaration, resource, on_invalid, now)
+    if on_undeclared is not None:
+        on_undeclared(message.event_name, place.request_of(record))
+    return None
+
+
+def _decode_whole(
+    request: bytes,
+    registry: Declarations,
+    on_undeclared: OnUndeclared | None,
+    on_invalid: OnInvalid | None,
+    now: Callable[[], int],
+) -> list[EventRecord]:
+    """By protobuf's messages alone: a request that is written in an unusual way."""
     records = []
-    for record, resource, where in _walk(_parse(request)):
+    for record, resource, where in _walk(_parse(ExportLogsServiceRequest, request)):
         declaration = registry.get(record.event_name)
         if declaration is not None:
             records.append(_event(record, declaration, resource, on_invalid, now))
@@ -78,9 +129,14 @@ def decode(
     return records
 
 
-def _parse(request: bytes) -> ExportLogsServiceRequest:
+@lru_cache(maxsize=8)
+def _shapes_of(registry: Declarations) -> Shapes:
+    return Shapes()
+
+
+def _parse(kind: Any, request: bytes) -> Any:
     try:
-        return ExportLogsServiceRequest.FromString(request)  # type: ignore[no-any-return]  # see the first import
+        return kind.FromString(request)
     except DecodeError as error:
         raise MalformedRequestError(
             f"{len(request)} bytes are not an OTLP ExportLogsServiceRequest in protobuf: {error}"
@@ -91,15 +147,18 @@ def _walk(
     request: ExportLogsServiceRequest,
 ) -> Iterator[tuple[LogRecord, dict[str, Any], tuple[ResourceLogs, ScopeLogs]]]:
     for resource_logs in request.resource_logs:
-        identity = resource_logs.resource.SerializeToString()
-        resource = _known_resource(identity) if len(identity) <= _LARGEST_KEPT else _resource(identity)
+        resource = _resource_of(resource_logs.resource.SerializeToString())
         for scope_logs in resource_logs.scope_logs:
             for record in scope_logs.log_records:
                 yield record, resource, (resource_logs, scope_logs)
 
 
+def _resource_of(identity: bytes) -> dict[str, Any]:
+    return _known_resource(identity) if len(identity) <= _LARGEST_KEPT else _resource(identity)
+
+
 def _resource(identity: bytes) -> dict[str, Any]:
-    return {attribute.key: python_value(attribute.value) for attribute in Resource.FromString(identity).attributes}
+    return {attribute.key: python_value(attribute.value) for attribute in _parse(Resource, identity).attributes}
 
 
 # equal resources are one object, so that encoding groups by identity; nobody changes it

@@ -13,6 +13,7 @@ from opentelemetry._logs import get_logger_provider, set_logger_provider
 
 from caseyos_otel import _otel, settings
 from caseyos_otel.diagnostics import guard
+from caseyos_otel.events import declared
 from caseyos_otel.events.registry import registry
 from caseyos_otel.instrumentation import track as tracking
 from caseyos_otel.pipeline import announcement
@@ -54,6 +55,7 @@ def _start(in_force: Settings) -> Pipeline | None:
         tracking.enabled = False
         return None
     registry.load_entry_points()
+    declared.load_or_report(in_force.hooks, registry)
     pipeline = Pipeline(in_force)
     _provide_bus(in_force)
     pipeline.attach(trace.get_tracer_provider(), get_logger_provider(), metrics.get_meter_provider())

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from caseyos_otel import diagnostics
+from caseyos_otel.events import declared
 from caseyos_otel.events.field import parse_timestamp
 from caseyos_otel.events.record import EventRecord
 from caseyos_otel.events.registry import registry
@@ -45,6 +46,7 @@ def replay(in_force: Settings, *, dry_run: bool = False, progress: Progress = la
         SpoolUnavailable: the spool takes nothing; everything stays set aside.
     """
     registry.load_entry_points()
+    declared.load_or_report(in_force.hooks, registry)
     root = in_force.spool_path
     done = Replayed()
     with ExitStack() as open_, set_aside.claimed(root) as claimed:

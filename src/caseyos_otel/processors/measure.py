@@ -55,7 +55,7 @@ class Measure:
         with self._counting:  # records of other loggers come in other threads
             cell.n += 1
         for name, histogram in plan.durations:
-            if (value := values[name]) is not None:
+            if (value := values[name]) is not None and value >= 0:  # the SDK warns of each negative one
                 histogram.record(value, cell.attributes)
         return record
 

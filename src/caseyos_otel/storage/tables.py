@@ -122,6 +122,15 @@ retention_runs: Final = Table(
 )
 """One row a run of `caseyos-otel retention run`, for a year."""
 
+leases: Final = Table(
+    "caseyos_otel_leases",
+    metadata,
+    Column("work", Text, primary_key=True),
+    Column("holder", Text, nullable=False),
+    Column("until", UtcDateTime, nullable=False),
+)
+"""Who of several gateways does timed work, and until when."""
+
 
 def _index(table: Table) -> None:
     Index(f"ix_{table.name}_event_occurred_at", table.c.event, table.c.occurred_at)
