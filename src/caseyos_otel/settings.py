@@ -213,7 +213,7 @@ VARIABLES: tuple[Variable, ...] = (
     Variable("CASEYOS_OTEL_HOOKS", "hooks", _paths, (), "paths of YAML files, comma-separated", "Declarations of own events, for events that come from other languages (docs/own-events.md)."),
     Variable("CASEYOS_OTEL_INGEST_TOKEN", "ingest_token", _token, None, "at least 16 visible ASCII characters", "The gateway takes OTLP only with this bearer token. Beyond loopback it does not start without.", secret=True),
     Variable("CASEYOS_OTEL_ADMIN_TOKEN", "admin_token", _token, None, "at least 16 visible ASCII characters", "The gateway shows `/metrics` only with this bearer token; it must differ from the ingest token.", secret=True),
-    Variable("CASEYOS_OTEL_GATEWAY_MAX_BYTES", "gateway_max_bytes", _between(1024, 2**24 - 1), 8 * 2**20, "bytes as a whole number, 1024 to 16777215", "Size of a request that the gateway takes, as it comes and inflated."),
+    Variable("CASEYOS_OTEL_GATEWAY_MAX_BYTES", "gateway_max_bytes", _between(1024, 2**24 - 1), 4 * 2**20, "bytes as a whole number, 1024 to 16777215", "Size of a request that the gateway takes, as it comes and inflated."),
     Variable("CASEYOS_OTEL_GATEWAY_CONCURRENCY", "gateway_concurrency", _count(1), 64, "a whole number above 0", "Requests that a gateway process reads at once; beyond, it answers 503."),
     Variable("CASEYOS_OTEL_GATEWAY_RATE", "gateway_rate", _count(0), 1000, "a whole number; 0: no limit", "Requests a second that a gateway process takes of one client; beyond, it answers 429."),
     Variable("CASEYOS_OTEL_DISABLED", "disabled", _flag, False, "0 or 1", "1: nothing of ours runs."),
@@ -277,7 +277,7 @@ class Settings:
     hooks: tuple[str, ...] = ()
     ingest_token: str | None = field(default=None, repr=False)
     admin_token: str | None = field(default=None, repr=False)
-    gateway_max_bytes: int = 8 * 2**20
+    gateway_max_bytes: int = 4 * 2**20
     gateway_concurrency: int = 64
     gateway_rate: int = 1000
     disabled: bool = False

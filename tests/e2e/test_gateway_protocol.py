@@ -186,6 +186,12 @@ class TestBodies:
         assert "256 characters" in partial.error_message
         wait_for(lambda: stored(gateway, "rbeside"), "not stored:", gateway.log.read_text)
 
+    @pytest.mark.parametrize("signal", ["logs", "traces"])
+    def test_more_records_than_anybody_sends_are_refused_for_good(self, tmp_path: Path, signal: str) -> None:
+        many = wire.delimited(1, wire.delimited(2, b"\x12\x00" * 100_001))
+        with serving(tmp_path / "state") as gateway:
+            assert gateway.post(f"/v1/{signal}", many).status == 413
+
     def test_an_empty_request_is_one(self, gateway: Gateway) -> None:
         assert gateway.post("/v1/logs", b"", **BEARER).status == 200
         assert gateway.post("/v1/traces", b"", **BEARER).status == 200

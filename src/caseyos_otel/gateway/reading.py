@@ -12,12 +12,14 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, ResourceLogs, ScopeLogs
 
-from caseyos_otel.gateway.refusal import MALFORMED, Refused
+from caseyos_otel.gateway.refusal import MALFORMED, TOO_LARGE, Refused
 from caseyos_otel.otlp import wire
 
 REQUESTS: Final = "requests"
 SPANS: Final = "spans"
 LONGEST_NAME: Final = 256
+MOST_RECORDS: Final = 100_000
+"""Records (spans, span events) of one request: empty ones take two bytes each, and hold everybody up."""
 LARGEST_RECORD: Final = 2**20
 """Bytes of one record: what no destination takes (Sentry's largest event, the Collector's usual bounds) is said at once."""
 _SPANS_FIELD: Final = 15
@@ -61,6 +63,7 @@ def read_logs(request: ExportLogsServiceRequest, body: bytes, forwarding: bool) 
 
     `forwarding`: whether records without an event name go anywhere; else they are only counted.
     """
+    _check_number(sum(len(scope.log_records) for of_one in request.resource_logs for scope in of_one.scope_logs))
     names = _event_names(request)
     too_long = [name for name in names if len(name) > LONGEST_NAME]
     rejected, why = 0, ""
@@ -75,6 +78,11 @@ def read_logs(request: ExportLogsServiceRequest, body: bytes, forwarding: bool) 
     others = names.pop("", 0)
     frames = ((REQUESTS, body),) if names or (others and forwarding) else ()
     return Request(frames, names, others, rejected, why)
+
+
+def _check_number(records: int) -> None:
+    if records > MOST_RECORDS:
+        raise Refused(TOO_LARGE, f"{records} records in one request; accepted are {MOST_RECORDS}")
 
 
 def _event_names(request: ExportLogsServiceRequest) -> Counter[str]:
@@ -104,10 +112,12 @@ def read_traces(
     """A request of spans. Span events of a declared name become a frame of log records; the spans themselves go on."""
     names: Counter[str] = Counter()
     events: list[ResourceLogs] = []
-    spans = 0
+    scopes = [scope for of_one in request.resource_spans for scope in of_one.scope_spans]
+    spans = sum(len(scope.spans) for scope in scopes)
+    _check_number(spans)
+    _check_number(sum(len(span.events) for scope in scopes for span in scope.spans))
     for resource_spans in request.resource_spans:
         for scope_spans in resource_spans.scope_spans:
-            spans += len(scope_spans.spans)
             records = [record for span in scope_spans.spans for record in _events(span, declared)]
             if records:
                 names.update(record.event_name for record in records)

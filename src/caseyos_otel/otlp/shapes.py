@@ -12,7 +12,6 @@ import re
 import struct
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
@@ -22,18 +21,15 @@ from opentelemetry.trace import TraceFlags
 from caseyos_otel.events.field import Field, FieldType, parse_timestamp
 from caseyos_otel.events.identity import derived_event_id
 from caseyos_otel.events.model import Declaration
-from caseyos_otel.events.record import DELIVERY, EVENT_ID, EXCEPTION_ATTRIBUTES, INVALID_FIELDS, EventRecord
+from caseyos_otel.events.record import EVENT_ID, EventRecord
+from caseyos_otel.otlp.structure import FLAGS, OBSERVED, SPAN_ID, TIME, TRACE_ID, Structure, take_apart
 
 MOST_KEPT: Final = 512
 MOST_OF_A_LENGTH: Final = 8
+LARGEST_LEARNED: Final = 4096
+"""Bytes of a record: with the others a bound of what is remembered, some megabytes."""
 _LATEST: Final = (1 << 63) - 1
 _UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
-_READ_OTHERWISE: Final = frozenset({INVALID_FIELDS, DELIVERY, *EXCEPTION_ATTRIBUTES})
-_TIME, _OBSERVED, _FLAGS, _TRACE_ID, _SPAN_ID, _BODY, _ATTRIBUTE, _EVENT_NAME = 1, 11, 8, 9, 10, 5, 6, 12
-_FIXED: Final = {_TIME: (0x09, "Q", 8), _OBSERVED: (0x59, "Q", 8), _FLAGS: (0x45, "I", 4)}
-_IDS: Final = {_TRACE_ID: 16, _SPAN_ID: 8}
-_VARINTS: Final = frozenset({2, 7})
-_SEVERITY_TEXT: Final = 3
 _FLAG_VALUES: Final = tuple(TraceFlags(n) for n in range(256))
 
 _OF_ONE: Final = frozenset(
@@ -92,7 +88,7 @@ class Shapes:
 
     def learn(self, record: bytes, event: EventRecord) -> None:
         """Remember the structure of a record that its message has read as `event`, the second time that it comes."""
-        if event.invalid_fields or (structure := _structure(record)) is None:
+        if len(record) > LARGEST_LEARNED or event.invalid_fields or (structure := take_apart(record)) is None:
             return
         with self._learning:
             known = self._by_length.get(len(record), ())
@@ -108,155 +104,7 @@ class Shapes:
                 self._kept += 1
 
 
-@dataclass(slots=True)
-class _Structure:
-    """A record taken apart: its format, what stands between the values, and what each value is (field number or key)."""
-
-    format: str = "<"
-    literals: tuple[bytes, ...] = ()
-    roles: list[tuple[object, str]] = field(default_factory=list)
-    observed_at: int | None = None
-
-
-class _Unusual(Exception):
-    pass
-
-
-def _structure(record: bytes) -> _Structure | None:
-    try:
-        return _Reader(record).structure()
-    except (_Unusual, IndexError):
-        return None
-
-
-class _Reader:
-    """Takes one record apart. Strict: what is not known here is unusual."""
-
-    def __init__(self, record: bytes) -> None:
-        self._record = record
-        self._at = 0
-        self._literal_from = 0
-        self._literals: list[bytes] = []
-        self._made = _Structure()
-        self._once: set[object] = set()
-
-    def structure(self) -> _Structure:
-        """Raises _Unusual, IndexError."""
-        while self._at < len(self._record):
-            self._field()
-        self._close_literal()
-        made = self._made
-        made.literals = tuple(self._literals)
-        return made
-
-    def _field(self) -> None:
-        tag = self._record[self._at]
-        number = tag >> 3
-        if number != _ATTRIBUTE:
-            self._only_once(number)
-        if number in _FIXED and tag == _FIXED[number][0]:
-            self._at += 1
-            if number == _OBSERVED:
-                self._made.observed_at = self._at - 1
-            self._value(number, *_FIXED[number][1:], "fixed")
-        elif number in _VARINTS and tag & 7 == 0:
-            self._at += 1
-            self._varint()
-        elif number in (_SEVERITY_TEXT, _EVENT_NAME) and tag & 7 == 2:
-            self._at = self._length()
-        elif number in _IDS and tag & 7 == 2:
-            if self._length() - self._at != _IDS[number]:
-                raise _Unusual
-            self._value(number, f"{_IDS[number]}s", _IDS[number], "bytes")
-        elif number == _BODY and tag & 7 == 2:
-            if (end := self._length()) > self._at:
-                self._any_value(_BODY, end)
-        elif number == _ATTRIBUTE and tag & 7 == 2:
-            self._key_value(self._length())
-        else:
-            raise _Unusual
-
-    def _key_value(self, end: int) -> None:
-        self._expect(0x0A)
-        after_key = self._length(0)
-        key = (
-            self._record[self._at : after_key].decode("utf-8", "strict")
-            if self._record[self._at : after_key].isascii()
-            else ""
-        )
-        if not key or key in _READ_OTHERWISE:
-            raise _Unusual
-        self._only_once(key)
-        self._at = after_key
-        self._expect(0x12)
-        if self._length(0) != end:
-            raise _Unusual
-        self._any_value(key, end)
-
-    def _any_value(self, role: object, end: int) -> None:
-        tag = self._record[self._at]
-        self._at += 1
-        if tag == 0x0A:
-            if self._length(0) != end:
-                raise _Unusual
-            self._value(role, f"{end - self._at}s", end - self._at, "string")
-        elif tag == 0x10:
-            self._value(role, "B", 1, "bool")
-        elif tag == 0x18:
-            self._value(role, f"{end - self._at}s", end - self._at, "int")
-        elif tag == 0x21:
-            self._value(role, "d", 8, "double")
-        else:
-            raise _Unusual
-        if self._at != end:
-            raise _Unusual
-
-    def _value(self, role: object, code: str, size: int, kind: str) -> None:
-        if self._at + size > len(self._record):
-            raise _Unusual
-        self._close_literal()
-        self._made.format += code
-        self._made.roles.append((role, kind))
-        self._at += size
-        self._literal_from = self._at
-
-    def _close_literal(self) -> None:
-        literal = self._record[self._literal_from : self._at]
-        self._literals.append(literal)
-        self._made.format += f"{len(literal)}s"
-
-    def _expect(self, tag: int) -> None:
-        if self._record[self._at] != tag:
-            raise _Unusual
-        self._at += 1
-
-    def _length(self, tag_size: int = 1) -> int:
-        """Step behind tag and length; the end of what follows."""
-        self._at += tag_size
-        size = self._varint()
-        if self._at + size > len(self._record):
-            raise _Unusual
-        return self._at + size
-
-    def _varint(self) -> int:
-        number = shift = 0
-        while True:
-            byte = self._record[self._at]
-            self._at += 1
-            number |= (byte & 127) << shift
-            if byte < 128:
-                return number
-            shift += 7
-            if shift > 63:
-                raise _Unusual
-
-    def _only_once(self, what: object) -> None:
-        if what in self._once:
-            raise _Unusual
-        self._once.add(what)
-
-
-def _compile(structure: _Structure, record: bytes, event: EventRecord) -> Shape | None:
+def _compile(structure: Structure, record: bytes, event: EventRecord) -> Shape | None:
     """The shape, if it makes of the record what its message made."""
     source = _source(structure, record, event.declaration)
     if source is None:
@@ -283,17 +131,17 @@ def _compile(structure: _Structure, record: bytes, event: EventRecord) -> Shape 
     return shape if made is not None and vars(made) == vars(event) else None
 
 
-def _source(structure: _Structure, record: bytes, declaration: Declaration) -> str | None:
+def _source(structure: Structure, record: bytes, declaration: Declaration) -> str | None:
     """Source of what makes an event of the values; it holds nothing but numbers and the reprs of declared names."""
     roles = [role for role, _ in structure.roles]
-    if _TIME not in roles:
+    if TIME not in roles:
         return None
     names = {role: f"v{n}" for n, role in enumerate(roles)}
     lines = [
         "def read(values, resource, data, start):",
         f"    {', '.join(f'v{n}' for n in range(len(roles)))}, = values",
     ]
-    lines.append(f"    if not 0 < {names[_TIME]} <= latest: return None")
+    lines.append(f"    if not 0 < {names[TIME]} <= latest: return None")
     fields: dict[str, str] = {}
     for n, (role, kind) in enumerate(structure.roles):
         declared = declaration.by_attribute.get(role) if isinstance(role, str) else None
@@ -309,16 +157,16 @@ def _source(structure: _Structure, record: bytes, declaration: Declaration) -> s
     if event_id is None or not set(declaration.required) <= fields.keys():
         return None
     lines += [f"    {line}" for line in event_id]
-    observed = names.get(_OBSERVED, names[_TIME])
+    observed = names.get(OBSERVED, names[TIME])
     lines += [f"    if not 0 < {observed} <= latest: return None"]
     values = ", ".join(f"{f.name!r}: {fields.get(f.name, 'None')}" for f in declaration.fields)
     facts = {
         "event_id": "event_id",
-        "timestamp": names[_TIME],
+        "timestamp": names[TIME],
         "observed_timestamp": observed,
-        "trace_id": f"from_bytes({names[_TRACE_ID]})" if _TRACE_ID in names else "0",
-        "span_id": f"from_bytes({names[_SPAN_ID]})" if _SPAN_ID in names else "0",
-        "trace_flags": f"flags[{names[_FLAGS]} & 255]" if _FLAGS in names else "flags[0]",
+        "trace_id": f"from_bytes({names[TRACE_ID]})" if TRACE_ID in names else "0",
+        "span_id": f"from_bytes({names[SPAN_ID]})" if SPAN_ID in names else "0",
+        "trace_flags": f"flags[{names[FLAGS]} & 255]" if FLAGS in names else "flags[0]",
         "resource": "resource",
     }
     if declaration.failure or declaration.failed_when:
@@ -333,7 +181,7 @@ def _source(structure: _Structure, record: bytes, declaration: Declaration) -> s
     return "\n".join(lines)
 
 
-def _event_id(structure: _Structure, record: bytes, names: Mapping[object, str]) -> list[str] | None:
+def _event_id(structure: Structure, record: bytes, names: Mapping[object, str]) -> list[str] | None:
     """The id as it was sent, or the hash of a record that is written as protobuf writes it."""
     if EVENT_ID in names:
         if dict(structure.roles)[EVENT_ID] != "string":
@@ -345,9 +193,9 @@ def _event_id(structure: _Structure, record: bytes, names: Mapping[object, str])
     at = structure.observed_at
     if at is not None:
         whole = f"data[start:start + {at}] + data[start + {at + 9}:start + {len(record)}]"
-    lines = [f"event_id = derived({names[_TIME]}, {whole})"]
+    lines = [f"event_id = derived({names[TIME]}, {whole})"]
     # protobuf leaves out a number that is 0: such a record would not be written like that
-    zero = [names[role] for role in (_FLAGS, _OBSERVED) if role in names]
+    zero = [names[role] for role in (FLAGS, OBSERVED) if role in names]
     return [*(f"if not {name}: return None" for name in zero), *lines]
 
 
