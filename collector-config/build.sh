@@ -11,10 +11,11 @@ program=$cache/otelcol
 if [ ! -x "$program" ]; then
     command -v go >/dev/null || { echo "build.sh: no Go on PATH: install Go 1.25 or newer (https://go.dev/dl)" >&2; exit 1; }
     mkdir -p "$cache"
-    cd "$cache"
-    GOBIN=$cache go install "go.opentelemetry.io/collector/cmd/builder@v$version" >&2
+    work=$(mktemp -d "$cache/building.XXXXXX") # two builds at once do not meet
+    trap 'rm -rf "$work"' EXIT
+    cd "$work"
+    GOBIN=$work go install "go.opentelemetry.io/collector/cmd/builder@v$version" >&2
     GOFLAGS="${GOFLAGS:-} -trimpath" ./builder --config "$manifest" --ldflags='-s -w' >&2
     mv build/otelcol "$program" # a rename: nobody finds half a program
-    rm -rf build builder
 fi
 echo "$program"

@@ -211,6 +211,13 @@ def test_the_agent_takes_addresses_out_of_spans_and_leaves_product_events_alone(
     assert events.texts[0].count(ADDRESS) == 2  # the recipient and the user of the product event, and nowhere else
 
 
+def test_a_backend_gets_no_address_of_a_service_without_an_agent(serve: Serve, tmp_path: Path) -> None:
+    with Raw() as backend, gateway(tmp_path, serve, backend) as collector:
+        send(collector, traces(talkative()))
+        wait_for(lambda: backend.texts, "not there:", collector.log)
+    assert "acme" not in backend.texts[0]
+
+
 def talkative() -> Span:
     """A span that names a person in all the places that it has."""
     encoded = "/unsubscribe?to=john%40acme.example&x=1"
