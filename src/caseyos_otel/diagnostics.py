@@ -14,6 +14,7 @@ logger: Final = logging.getLogger("caseyos_otel")
 """Our own logger. A NullHandler keeps it silent where the service configured no logging; nothing is added to root."""
 logger.addHandler(logging.NullHandler())
 
+_MOST_COUNTS: Final = 1000
 _SAY_AGAIN_AFTER_S: Final = 60.0
 
 
@@ -32,6 +33,8 @@ class Drops:
     def count(self, reason: str, n: int = 1, *, destination: str = "", event: str = "") -> None:
         """Add `n` records that `destination` did not get (empty: no destination got them) for `reason`."""
         with self._lock:
+            if len(self._counts) >= _MOST_COUNTS and (reason, destination, event) not in self._counts:
+                event = "other"  # names that come over the wire have no end
             self._counts[reason, destination, event] += n
 
     def snapshot(self) -> dict[tuple[str, str, str], int]:

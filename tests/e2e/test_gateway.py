@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,10 +13,8 @@ from opentelemetry.exporter.otlp.proto.http import Compression
 from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter as HttpExporter
 
 from tests.e2e.gateway import REPLY, Gateway, emit, reply, request_of, serving
+from tests.e2e.receiver import OtlpReceiver
 from tests.e2e.service import rows, wait_for
-
-INGEST = "ingest-0123456789abcdef"
-ADMIN = "admin-0123456789abcdef"
 
 
 @pytest.fixture
@@ -67,6 +66,36 @@ def test_it_ends_by_itself_with_everything_delivered(gateway: Gateway) -> None:
     assert gateway.stop() == 0
     assert len(stored(gateway.state)) == 500
     assert list((gateway.state / "spool").rglob("*.seg")) == []
+
+
+def test_it_ends_although_a_sender_does_not_and_a_destination_is_silent(tmp_path: Path) -> None:
+    with socket.socket() as silent, socket.socket() as slow:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()  # accepts, and never says anything
+        endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with serving(tmp_path / "state", OTEL_EXPORTER_OTLP_ENDPOINT=endpoint) as gateway:
+            assert gateway.post("/v1/logs", request_of(reply(1)).SerializeToString()).status == 200
+            slow.connect(("127.0.0.1", gateway.port))
+            head = "POST /v1/logs HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-protobuf\r\nContent-Length: 999\r\n\r\nab"
+            slow.sendall(head.encode())
+            assert gateway.stop() == 0
+            assert stored(gateway.state) == ["r1"]
+    with (
+        OtlpReceiver() as receiver,
+        serving(tmp_path / "state", OTEL_EXPORTER_OTLP_ENDPOINT=receiver.endpoint) as gateway,
+    ):
+        wait_for(lambda: receiver.records, "what was left is not delivered:", gateway.log.read_text)
+        assert [record.event_name for record in receiver.records] == [REPLY]
+
+
+def test_workers_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
+    with serving(tmp_path / "state", "--workers", "2") as gateway:
+        assert gateway.process is not None
+        gateway.process.kill()
+        gateway.process.wait()
+        wait_for(lambda: not gateway.listens(), "the workers still hold the port:", gateway.log.read_text)
+        gateway.start()
+        assert gateway.post("/v1/logs", request_of(reply(1)).SerializeToString()).status == 200
 
 
 def test_workers_share_port_spool_and_metrics(tmp_path: Path) -> None:

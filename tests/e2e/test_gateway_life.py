@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from opentelemetry.exporter.otlp.proto.grpc._log_exporter import OTLPLogExporter as GrpcExporter
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -72,6 +73,32 @@ class TestUndeclared:
             wait_for(lambda: outcomes(gateway.state, columns) == expected, "not stored:", gateway.log.read_text)
             (line,) = wait_for(gateway.lines, "no line")
             assert json.loads(line)["signer"].startswith("h_")
+
+    def test_where_there_is_no_room_it_is_rejected_and_the_others_are_not(self, tmp_path: Path) -> None:
+        spool = tmp_path / "state" / "spool" / "gateway"
+        spool.mkdir(parents=True)
+        (spool / "set-aside.old.jsonl").write_bytes(b"{}\n" * (13 * 2**20 // 3))
+        with serving(tmp_path / "state") as gateway:
+            answer = gateway.post("/v1/logs", request_of(SIGNED, reply(1), SIGNED).SerializeToString())
+            partial = ExportLogsServiceResponse.FromString(answer.body).partial_success
+            assert (answer.status, partial.rejected_log_records) == (200, 2)
+            assert "declare it" in partial.error_message
+            wait_for(
+                lambda: outcomes(gateway.state) == [("outcome_reply_received",)], "not stored:", gateway.log.read_text
+            )
+            rejected = 'caseyos_otel_gateway_records_total{signal="logs",kind="rejected"}'
+            assert gateway.metrics()[rejected] == 2
+
+
+class TestFlatNames:
+    def test_a_stock_sdk_may_write_the_flat_names(self, tmp_path: Path) -> None:
+        with serving(tmp_path / "state") as gateway:
+            flat = {"event_name": REPLY, "recommendation_id": "flat", "draft_id": "d1", "recipient": "ann@acmecorp.com"}
+            both = {**flat, "caseyos.recommendation.id": "dotted"}
+            assert gateway.post("/v1/logs", request_of(flat, both).SerializeToString()).status == 200
+            expected = [("dotted", "ann@acmecorp.com"), ("flat", "ann@acmecorp.com")]
+            columns = "recommendation_id, contact_email"
+            wait_for(lambda: outcomes(gateway.state, columns) == expected, "not stored:", gateway.log.read_text)
 
 
 class TestSpans:

@@ -20,7 +20,7 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 
 from caseyos_otel.otlp import wire
 from tests.e2e.gateway import SERVE, Gateway, reply, request_of, serving
-from tests.e2e.service import environment, rows, wait_for
+from tests.e2e.service import environment, free_port, rows, wait_for
 
 INGEST = "ingest-0123456789abcdef"
 ADMIN = "admin-0123456789abcdef"
@@ -263,10 +263,12 @@ class TestStart:
         assert done.returncode == 1
         assert "events.yaml: events.signed: 'feilds' is not known here" in done.stderr
 
-    def test_a_port_that_is_taken_is_named(self, gateway: Gateway, tmp_path: Path) -> None:
-        done = serve(tmp_path, "--port", str(gateway.port))
+    @pytest.mark.parametrize("option", ["--port", "--grpc-port"])
+    def test_a_port_that_is_taken_is_named(self, gateway: Gateway, tmp_path: Path, option: str) -> None:
+        taken = gateway.port if option == "--port" else gateway.grpc_port
+        done = serve(tmp_path, "--port", str(free_port()), "--grpc-port", str(free_port()), option, str(taken))
         assert done.returncode == 1
-        assert f"port {gateway.port}" in done.stderr
+        assert f"cannot listen on 127.0.0.1 port {taken}" in done.stderr
 
 
 def call(gateway: Gateway, request: bytes, *metadata: tuple[str, str]) -> bytes:

@@ -181,3 +181,15 @@ class TestGuard:
             raise error
 
         assert caught.value is error
+
+
+def test_names_without_end_are_counted_together_from_some_number_on() -> None:
+    drops = diagnostics.Drops()
+    for n in range(5000):
+        drops.count("undeclared", event=f"name {n}")
+    drops.count("undeclared", event="name 1")
+    counts = drops.snapshot()
+    assert len(counts) <= 1002
+    assert sum(counts.values()) == 5001
+    assert counts["undeclared", "", "name 1"] == 2
+    assert counts["undeclared", "", "other"] > 3000

@@ -14,14 +14,17 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from caseyos_otel import settings
+from caseyos_otel.events import declared
+from caseyos_otel.events.registry import Registry
 from caseyos_otel.gateway.auth import Bearer, check_tokens
 from caseyos_otel.gateway.exposition import CONTENT_TYPE
 from caseyos_otel.gateway.gateway import Gateway
 from caseyos_otel.gateway.otlp_http import Endpoint
 from caseyos_otel.gateway.refusal import Refused
+from caseyos_otel.pipeline import announcement
 from caseyos_otel.settings import Settings
 
-DRAIN_S: Final = 4.0
+DRAIN_S: Final = 3.5
 """How long the end of a gateway waits for destinations; what they did not take stays in the spool."""
 
 
@@ -33,7 +36,7 @@ def create_app(in_force: Settings | None = None, *, shared: Path | None = None) 
         shared: folder in which several processes of one gateway leave their metrics for each other.
 
     Raises:
-        ConfigurationError: the tokens protect nothing.
+        ConfigurationError: the tokens protect nothing, or a declaration is wrong.
 
     Example:
         >>> from fastapi import FastAPI
@@ -42,6 +45,8 @@ def create_app(in_force: Settings | None = None, *, shared: Path | None = None) 
     """
     in_force = in_force or settings.load()
     check_tokens(in_force)
+    declared.load(in_force.hooks, Registry())  # said here, not at the first request
+    announcement.prepare(in_force)
     gateway = Gateway(in_force, shared)
     app = FastAPI(title="caseyos-otel", lifespan=_lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     app.state.gateway = gateway
@@ -71,6 +76,7 @@ def _add_operations(app: FastAPI, gateway: Gateway) -> None:
 
     @app.get("/readyz")
     async def readyz() -> PlainTextResponse:
+        await run_in_threadpool(gateway.start)  # mounted, nobody else may have asked yet
         reason = gateway.unready()
         return PlainTextResponse(f"{reason or 'ready'}\n", 503 if reason else 200)
 

@@ -16,6 +16,7 @@ from caseyos_otel.exporters.delivery import Delivery
 from caseyos_otel.gateway.forwarding import FORWARD, Forwarding
 from caseyos_otel.gateway.reading import spans_in
 from caseyos_otel.otlp.decode import MalformedRequestError, decode
+from caseyos_otel.pipeline import set_aside
 from caseyos_otel.pipeline.destinations import Destinations
 from caseyos_otel.processors.measure import Measure
 from caseyos_otel.redaction.disclosure import minimise
@@ -23,6 +24,9 @@ from caseyos_otel.settings import Settings
 
 INTAKE: Final = "intake"
 """The delivery that sets aside what nobody declared, measures, writes the log and hands successes to Sentry's logs."""
+
+SET_ASIDE_FILL: Final = 0.75
+"""Where no more undeclared events are accepted: the rest is for those that are accepted and not yet set aside."""
 
 
 class GatewayDestinations(Destinations):
@@ -34,6 +38,7 @@ class GatewayDestinations(Destinations):
         super().__init__(settings, resource)
         self._spool.writer.make_room = lambda wanted: None
         self._fed = self.sinks()
+        self._set_aside_full = self._is_set_aside_full()
 
     def append(self, series: str, frame: bytes) -> None:
         """Put a frame into the spool. Raises SpoolUnavailable."""
@@ -44,11 +49,19 @@ class GatewayDestinations(Destinations):
         space = self._spool.space
         return space.used / space.max_bytes
 
+    def has_place(self, name: str) -> bool:
+        """Whether an event of this name can be kept: it is declared, or what nobody declared has room."""
+        return not self._set_aside_full or registry.get(name) is not None
+
     def sync(self) -> None:
-        """Sync the spool against power loss, and see what others have put into it."""
+        """Sync the spool against power loss, and see what others have put into it and beside it."""
+        self._set_aside_full = self._is_set_aside_full()
         if self._settings.spool_sync == "interval":
             self._spool.writer.sync()
         self._spool.space.look()
+
+    def _is_set_aside_full(self) -> bool:
+        return set_aside.size(self._settings.spool_path) > SET_ASIDE_FILL * set_aside.MOST_BYTES
 
     def _deliveries(self) -> list[Delivery]:
         intake = Delivery(

@@ -56,7 +56,6 @@ class Gateway:
             return self.destinations
         with self._starting:
             if self.destinations is None:
-                announcement.prepare(self.settings)
                 registry.load_entry_points()
                 declared.load(self.settings.hooks, registry)
                 made = GatewayDestinations(self.settings, announcement.resource, self.instruments.meter)
@@ -91,8 +90,9 @@ class Gateway:
         for timer in self._timers:
             timer.stop()
         if self.destinations is not None:
-            self.destinations.table.flush(timeout_s / 2)
-            self.destinations.flush(timeout_s, exiting=True)
+            deadline = time.monotonic() + timeout_s
+            self.destinations.table.flush(timeout_s / 4)
+            self.destinations.flush(max(0.0, deadline - time.monotonic()), exiting=True)
             self.destinations.close()
             diagnostics.guarded("writing the status file", self.write_status)
 
@@ -120,7 +120,9 @@ class Gateway:
             Refused: nothing of it was taken.
         """
         destinations = self.start()
-        return self._accept("logs", read_logs(parse_logs(body), body, destinations.forwarding.logs))
+        return self._accept(
+            "logs", read_logs(parse_logs(body), body, destinations.forwarding.logs, destinations.has_place)
+        )
 
     def traces(self, body: bytes) -> Request:
         """Take a request of spans: the events in them, and the spans themselves where they go anywhere.

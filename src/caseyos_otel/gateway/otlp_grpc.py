@@ -31,6 +31,9 @@ def create_server(gateway: Gateway, address: str, credentials: Any = None) -> gr
             ("grpc.max_receive_message_length", limit),  # grpc stops inflating there, too
             # a sender beyond it waits; `maximum_concurrent_rpcs` would refuse for good what should come again
             ("grpc.max_concurrent_streams", gateway.settings.gateway_concurrency),
+            # a sender that pings to keep its connection is not sent away
+            ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+            ("grpc.keepalive_permit_without_calls", 1),
             ("grpc.so_reuseport", 1),  # several workers listen on one port
         ]
     )

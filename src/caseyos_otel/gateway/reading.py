@@ -22,6 +22,10 @@ MOST_RECORDS: Final = 100_000
 """Records (spans, span events) of one request: empty ones take two bytes each, and hold everybody up."""
 LARGEST_RECORD: Final = 2**20
 """Bytes of one record: what no destination takes (Sentry's largest event, the Collector's usual bounds) is said at once."""
+_UNUSABLE: Final = (
+    f"event names have at most {LONGEST_NAME} characters, records at most {LARGEST_RECORD} bytes; an event that nobody"
+    " declared is set aside only while there is room: declare it, then run `caseyos-otel spool replay`"
+)
 _SPANS_FIELD: Final = 15
 """`ExportLogsServiceRequest` has no such field: a decoder of log frames sees a request without records."""
 _SPANS_TAG: Final = wire.tag(_SPANS_FIELD, wire.LENGTH)
@@ -58,19 +62,25 @@ def _parse(kind: Any, body: bytes) -> Any:
         raise Refused(MALFORMED, f"the body is no {name} in protobuf, or is nested too deeply") from None
 
 
-def read_logs(request: ExportLogsServiceRequest, body: bytes, forwarding: bool) -> Request:
+def read_logs(
+    request: ExportLogsServiceRequest,
+    body: bytes,
+    forwarding: bool,
+    has_place: Callable[[str], bool] = lambda name: True,
+) -> Request:
     """A request of log records. Its own bytes are the frame, unless a record in it cannot be used.
 
-    `forwarding`: whether records without an event name go anywhere; else they are only counted.
+    `forwarding`: whether records without an event name go anywhere; else they are only counted. `has_place`: whether an
+    event of this name can be kept.
     """
     _check_number(sum(len(scope.log_records) for of_one in request.resource_logs for scope in of_one.scope_logs))
     names = _event_names(request)
-    too_long = [name for name in names if len(name) > LONGEST_NAME]
+    unusable = {name for name in names if len(name) > LONGEST_NAME or (name and not has_place(name))}
     rejected, why = 0, ""
-    if too_long or len(body) > LARGEST_RECORD:
-        rejected = _remove_unusable(request)
+    if unusable or len(body) > LARGEST_RECORD:
+        rejected = _remove(request, unusable)
     if rejected:
-        why = f"event names have at most {LONGEST_NAME} characters, records at most {LARGEST_RECORD} bytes"
+        why = _UNUSABLE
         names = _event_names(request)
     if rejected or body.startswith(_SPANS_TAG):  # a field that logs do not have, and that marks our frames of spans
         request.DiscardUnknownFields()
@@ -89,21 +99,18 @@ def _event_names(request: ExportLogsServiceRequest) -> Counter[str]:
     return Counter([r.event_name for rl in request.resource_logs for sl in rl.scope_logs for r in sl.log_records])
 
 
-def _remove_unusable(request: ExportLogsServiceRequest) -> int:
+def _remove(request: ExportLogsServiceRequest, names: set[str]) -> int:
+    """Take out records of these names, and those that are too large; how many."""
     removed = 0
     for resource_logs in request.resource_logs:
         for scope_logs in resource_logs.scope_logs:
-            usable = [r for r in scope_logs.log_records if _is_usable(r)]
+            usable = [r for r in scope_logs.log_records if r.event_name not in names and r.ByteSize() <= LARGEST_RECORD]
             if len(usable) < len(scope_logs.log_records):
                 removed += len(scope_logs.log_records) - len(usable)
                 kept = [LogRecord.FromString(r.SerializeToString()) for r in usable]
                 del scope_logs.log_records[:]
                 scope_logs.log_records.extend(kept)
     return removed
-
-
-def _is_usable(record: LogRecord) -> bool:
-    return len(record.event_name) <= LONGEST_NAME and record.ByteSize() <= LARGEST_RECORD
 
 
 def read_traces(

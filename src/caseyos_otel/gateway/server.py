@@ -32,6 +32,9 @@ from caseyos_otel.pipeline import announcement
 
 STOP_S: Final = 3
 """What requests in progress get to finish; with gRPC's grace and the drain the end comes within ten seconds."""
+KEEP_ALIVE_S: Final = 120
+"""Longer than a Collector keeps a connection (90 s): who sends closes it, and never finds it just closed."""
+MOST_CONNECTIONS: Final = 1000
 NOT_STARTED: Final = 3
 """Exit code where a process could not start; uvicorn's."""
 
@@ -62,6 +65,8 @@ def serve(listening: Listening) -> int:
     check_listening(listening.host, in_force)
     declared.load(in_force.hooks, Registry())  # what no worker would start with is said once, here
     opened = _bind(listening.host, listening.port)
+    if listening.grpc_port:  # each worker opens it for itself; what stands in the way is said here
+        _bind(listening.host, listening.grpc_port).close()
     where = f"{_bracketed(listening.host)}, HTTP port {listening.port}, gRPC port {listening.grpc_port or 'none'}"
     logger.info("gateway on %s, %d process(es)", where, listening.workers)
     announcement.say(in_force, ())
@@ -96,6 +101,8 @@ def _config(listening: Listening) -> uvicorn.Config:
         access_log=False,  # it would write the addresses of clients
         server_header=False,
         timeout_graceful_shutdown=STOP_S,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        limit_concurrency=MOST_CONNECTIONS,
         ssl_certfile=listening.certificate,
         ssl_keyfile=listening.key,
         ssl_ca_certs=None if listening.client_ca is None else str(listening.client_ca),
@@ -105,7 +112,8 @@ def _config(listening: Listening) -> uvicorn.Config:
 
 def create_app(listening: Listening, parent: int) -> FastAPI:
     """The application of one process, with the gRPC server in its life. `parent`: the process that made it, or itself."""
-    app = application.create_app(settings.load(), shared=listening.shared)
+    said_already = replace(settings.load(), problems=())
+    app = application.create_app(said_already, shared=listening.shared)
     if listening.grpc_port:
         app.router.lifespan_context = partial(_with_grpc, listening, app.router.lifespan_context)
     if parent != os.getpid():

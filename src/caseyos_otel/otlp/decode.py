@@ -204,20 +204,33 @@ def _event(
 
 
 def _split(record: LogRecord, declaration: Declaration) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Attributes as what `bind` takes (`metadata.recipient` inside `metadata`), and those that are no fields."""
-    fields: dict[str, Any] = {}
+    """Attributes as what `bind` takes (`metadata.recipient` inside `metadata`), and those that are no fields.
+
+    A field may also come under its flat name, as a stock SDK's user writes it; its OpenTelemetry attribute wins.
+    """
+    found: dict[str, Any] = {}
     others: dict[str, Any] = {}
-    by_attribute = declaration.by_attribute
+    by_attribute, by_name = declaration.by_attribute, declaration.by_name
     for attribute in record.attributes:
         field = by_attribute.get(attribute.key)
-        if field is None:
-            others[attribute.key] = python_value(attribute.value)
-        elif "." in field.name:
-            group, _, key = field.name.partition(".")
-            fields.setdefault(group, {})[key] = python_value(attribute.value)
+        if field is not None:
+            found[field.name] = python_value(attribute.value)
         else:
-            fields[field.name] = python_value(attribute.value)
-    return fields, others
+            others[attribute.key] = python_value(attribute.value)
+    for name in others.keys() & by_name.keys():
+        found.setdefault(name, others[name])
+    return _grouped(found) if declaration.groups else found, others
+
+
+def _grouped(found: dict[str, Any]) -> dict[str, Any]:
+    fields: dict[str, Any] = {}
+    for name, value in found.items():
+        group, dot, key = name.partition(".")
+        if dot:
+            fields.setdefault(group, {})[key] = value
+        else:
+            fields[name] = value
+    return fields
 
 
 def python_value(value: AnyValue) -> Any:
