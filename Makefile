@@ -4,7 +4,7 @@ ARGS ?=
 PIP = -m pip --disable-pip-version-check -q
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-lowest lint bench docs clean
+.PHONY: help demo test test-lowest lint bench docs otelcol clean
 
 help: ## show this
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -12,7 +12,7 @@ help: ## show this
 demo: .venv/demo ## a service's working day, its events in three places, counted (ARGS=--json for a program)
 	@.venv/bin/python examples/command_center/demo.py $(ARGS)
 
-test: lint .venv-bugsink/ready ## style, types, layers, then every test
+test: lint .venv-bugsink/ready otelcol ## style, types, layers, then every test
 	.venv/bin/python -m pytest tests/unit tests/contract tests/properties $(ARGS)
 	.venv/bin/python -m pytest tests/integration $(ARGS)
 	# a process of its own: beside its gRPC servers and forks a test of Sentry lost its socket now and then
@@ -33,6 +33,10 @@ test-lowest: .venv-lowest/ready ## unit and contract tests with the lowest versi
 
 docs: .venv/dev ## regenerate the pages made from the code
 	.venv/bin/python docs/generate.py
+
+otelcol: ## the OpenTelemetry Collector that collector-config/ describes (Go builds it once, in the user's cache)
+	@[ -n "$(OTELCOL)" ] || collector-config/build.sh >/dev/null || \
+		echo 'SKIPPED: no test with the real Collector runs. With Go: make otelcol; or OTELCOL=<program> make test'
 
 clean: ## remove environments and caches
 	rm -rf .venv .venv-bugsink .venv-lowest .cache .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis
