@@ -25,8 +25,9 @@ lint: .venv/dev ## style, types, import layers
 	.venv/bin/mypy
 	.venv/bin/lint-imports --no-cache
 
-bench: .venv/bench ## what track() costs its caller, beside peers
-	.venv/bin/python -m benchmarks $(ARGS)
+bench: .venv/bench ## what track(), a span, the spool, the tables and the gateway cost, beside peers (ARGS=--json)
+	@for part in benchmarks benchmarks.spans benchmarks.spool benchmarks.storage benchmarks.gateway benchmarks.exits; do \
+		.venv/bin/python -m $$part $(ARGS) || exit 1; done
 
 test-lowest: .venv-lowest/ready ## unit and contract tests with the lowest versions that pyproject.toml allows
 	.venv-lowest/bin/python -m pytest tests/unit tests/contract $(ARGS)
