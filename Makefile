@@ -25,8 +25,11 @@ lint: .venv/dev ## style, types, import layers
 	.venv/bin/mypy
 	.venv/bin/lint-imports --no-cache
 
-bench: .venv/bench ## what track() costs its caller, beside peers
+bench: .venv/bench ## what track() costs its caller, beside peers; then spool, storage and exits
 	.venv/bin/python -m benchmarks $(ARGS)
+	.venv/bin/python -m benchmarks.spool
+	.venv/bin/python -m benchmarks.storage
+	.venv/bin/python -m benchmarks.exits
 
 test-lowest: .venv-lowest/ready ## unit and contract tests with the lowest versions that pyproject.toml allows
 	.venv-lowest/bin/python -m pytest tests/unit tests/contract $(ARGS)
