@@ -19,7 +19,7 @@ from tests.e2e.service import cli, environment
 from tests.integration.bugsink import Bugsink
 from tests.integration.conftest import PostgresServer
 
-KILLS = 25
+KILLS = 20
 PAUSE_S = 0.01
 WAYS: tuple[Way, ...] = ("open", "open", "refuses", "open", "is silent")
 

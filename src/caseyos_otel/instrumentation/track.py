@@ -49,8 +49,10 @@ def track(
     Args:
         event: A declared name with its fields as keywords, or an instance of an event class.
         once_per: Stored once for each event name and key, however often it is tracked.
-        delivery: What is promised once this returns: `durable` (survives a crash of the process; default for outcomes
-            and failures) or `best_effort` (memory; default for the rest).
+        delivery: What is promised once this returns: `durable` (survives the process however it ends, on every disk; a
+            power cut on a volume costs at most the last second; what lies on a container's own layer or in memory goes
+            with it; default for outcomes and failures) or `best_effort` (memory; default for the rest). A spool that is
+            full or cannot be written makes `durable` memory too, which is counted. See docs/delivery.md.
         session: An SQLAlchemy session; the outcome becomes a row of its transaction, and everything else follows its
             commit, or does not happen with a rollback.
         **fields: The event's fields. `timestamp`, an aware datetime, says when it happened; default: now.
