@@ -152,9 +152,9 @@ class TailSamplingSpanProcessor(SpanProcessor):
 
     def shutdown(self) -> None:
         """Decide what is pending, then shut the wrapped processors down, which say themselves what comes too late."""
-        if not self._table.flush(SHUTDOWN_S):
-            self._table.abandon()
+        self._table.flush(SHUTDOWN_S)
         self._sampling = False
+        self._table.abandon()  # what did not leave in time, and what other threads have ended meanwhile
         for processor in self._wrapped:
             processor.shutdown()
 

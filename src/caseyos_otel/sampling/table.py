@@ -110,7 +110,7 @@ class TraceTable:
             )
         self.threshold: Final = probability.threshold(ratio)
         self._by_chance = Probability(self.threshold)
-        self._decide: Final = decider(default_chain(self.threshold) if policies is None else policies)
+        self._decide: Final = decider(default_chain(self.threshold) if policies is None else policies, self._mistaken)
         self._max_traces = max_traces
         self._max_items = max_items
         self.max_trace_items: Final = max_trace_items
@@ -133,6 +133,7 @@ class TraceTable:
         self._turns = Turns()
         self._undecided.clear()
         self.limit = self.ticket() + 1 + self._max_items
+        self._refused = -1
         self._trace_limit = self._trace_ticket() + 1 + self._max_traces
         self._outbox = Outbox()
         self._memory = Memory(self._max_traces, self._by_chance)
@@ -203,7 +204,11 @@ class TraceTable:
         """Hand over a record that belongs to no trace and is no failure: decided now, by the hash of its event id."""
         decision = self._by_chance.of(probability.randomness_of_event(event_id))
         if decision.keep:
-            self._hand_over([(flat_record(HeldRecord(item, Route(release, destination, event_name))), decision)])
+            self._count(
+                hand_over(
+                    [(flat_record(HeldRecord(item, Route(release, destination, event_name))), decision)], self._spans
+                )
+            )
         else:
             self._on_dropped("sampled", 1, destination, event_name)
 
@@ -261,14 +266,13 @@ class TraceTable:
         Returns False if `timeout_s` was over before all of it had left; the rest leaves in the next tick or flush.
         """
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        with self._turns.lock:
-            traces = list(self.traces.values())
-        for first in range(0, len(traces), _AT_ONCE):
-            self._do(lambda some=traces[first : first + _AT_ONCE]: self._settle_pending(some))  # type: ignore[misc]
-        return self._leave(deadline)
+        self._settle_all()
+        left = self._leave(deadline)
+        return self._outbox.wait_for_hands(deadline) and left
 
     def abandon(self) -> None:
-        """Count what waits to leave as lost at `shutdown`: nobody will take it any more."""
+        """Count what is held or waits to leave as lost at `shutdown`: nobody will take it any more."""
+        self._settle_all()
         for items, _ in self._take(self._max_items):
             self._count(_whose(items, self._spans), "shutdown")
 
@@ -306,10 +310,15 @@ class TraceTable:
 
     def _do(self, work: Callable[[], object]) -> None:
         """Do something under the lock, then hand over what leaves at once."""
-        if self._turns.take(work) and self._outbox.urgent:
-            with self._turns.lock:
-                urgent = self._outbox.take_urgent()
-            self._hand_over(urgent)
+        if not self._turns.take(work):
+            return
+        if self._outbox.urgent:
+            self._hand_over(self._outbox.take_urgent)
+        if self._turns.mistakes:
+            self._turns.report()
+
+    def _mistaken(self, doing: str, error: Exception) -> None:
+        self._turns.mistakes.append((doing, error))
 
     def _begin_unless_decided(self, context: SpanContext, parent: SpanContext | None, ticket: int) -> None:
         trace = self.traces.get(context.trace_id)
@@ -323,15 +332,24 @@ class TraceTable:
     def _begin(self, context: SpanContext, parent: SpanContext | None, ticket: int) -> Trace:
         while ticket >= self._trace_limit and self._evict("traces"):
             pass
-        return self._insert(context, parent)
+        if ticket < self._trace_limit:
+            return self._insert(context, parent)
+        # Others have drawn the last tickets and are about to insert theirs: this one is decided at its start.
+        trace = self._trace(context, parent)
+        self._tally.evictions["traces"] += 1
+        self._settle(trace, "overflow")
+        return trace
 
     def _insert(self, context: SpanContext, parent: SpanContext | None) -> Trace:
+        trace = self._trace(context, parent)
+        self._undecided.add(trace)
+        return trace
+
+    def _trace(self, context: SpanContext, parent: SpanContext | None) -> Trace:
         trace_id = context[TRACE_ID]
         upstream = upstream_of(context, parent, all_roots=self.every_root_recorded)
         tracestate = None if upstream is BEGAN_HERE else context[TRACE_STATE]
-        trace = Trace(trace_id, probability.randomness(trace_id, tracestate), upstream, self.clock())
-        self._undecided.add(trace)
-        return trace
+        return Trace(trace_id, probability.randomness(trace_id, tracestate), upstream, self.clock())
 
     def _end(self, span: HeldSpan) -> None:
         trace_id = span.trace_id
@@ -387,7 +405,13 @@ class TraceTable:
         ticket = self.ticket()
         if ticket >= self.limit:
             self._make_room(ticket)
+        self._queue(items, decision)
+
+    def _queue(self, items: Sequence[Any], decision: Decision) -> None:
+        """Let items wait for the worker, or leave at once as many as have had no room."""
         self._outbox.add(items, decision)
+        if self._refused >= self.limit:
+            self.limit += self._outbox.spill(self._refused - self.limit + 1)
 
     def _send_next(self, record: HeldRecord, decision: Decision) -> None:
         """The same, but it leaves at once, unless others wait that were here before it."""
@@ -437,7 +461,7 @@ class TraceTable:
             items = held[:n]
             del held[:n]
             if decision.keep or self._spans.always:
-                self._outbox.add(items, decision)
+                self._queue(items, decision)
                 continue
             self.limit += n // STRIDE
             if trace.has_records:
@@ -466,6 +490,12 @@ class TraceTable:
             self._tally.evictions["age"] += bool(oldest.open)
             self._settle(oldest, "age" if oldest.open else "grace")
 
+    def _settle_all(self) -> None:
+        with self._turns.lock:
+            traces = list(self.traces.values())
+        for first in range(0, len(traces), _AT_ONCE):
+            self._do(lambda some=traces[first : first + _AT_ONCE]: self._settle_pending(some))  # type: ignore[misc]
+
     def _settle_pending(self, traces: Sequence[Trace]) -> None:
         for trace in traces:
             self._settle(trace, "shutdown" if trace.open else "grace")
@@ -487,7 +517,8 @@ class TraceTable:
         while ticket >= self.limit:
             if self._outbox.waiting:
                 self.limit += self._outbox.spill(ticket - self.limit + 1)
-            elif not self._evict("items"):
+            elif not self._evict("items"):  # the room is that of items on their way in: `_queue` does it
+                self._refused = max(self._refused, ticket)
                 break
 
     def _evict(self, bound: str) -> bool:
@@ -507,15 +538,22 @@ class TraceTable:
 
     # Outside the lock
 
-    def _hand_over(self, parcels: Iterable[Parcel]) -> None:
-        self._count(hand_over(parcels, self._spans))
+    def _hand_over(self, take: Callable[[], Iterable[Parcel]]) -> None:
+        outbox = self._outbox
+        with self._turns.lock:
+            mark = outbox.in_hand()
+            parcels = take()
+        try:
+            self._count(hand_over(parcels, self._spans))
+        finally:
+            outbox.hands.pop(mark, None)
 
     def _leave(self, deadline: float | None) -> bool:
         """Release what waits now; what comes meanwhile leaves the next time. Whether all of it left before the deadline."""
         at_once = _AT_ONCE if deadline is None else 1
         waiting = self._outbox.waiting
         while waiting > 0 and (deadline is None or time.monotonic() < deadline):
-            self._hand_over(self._take(min(at_once, waiting)))
+            self._hand_over(lambda n=min(at_once, waiting): self._take(n))  # type: ignore[misc]
             waiting -= at_once
         with self._turns.lock:
             losses, durations = self._tally.take()
