@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import random
+import sys
 import threading
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import hypothesis.strategies as st
+import pytest
 from hypothesis import given, settings
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, rule
 from opentelemetry import trace
@@ -22,6 +26,7 @@ from caseyos_otel.sampling.decision import Decision
 from caseyos_otel.sampling.head import recording_sampler
 from caseyos_otel.sampling.spans import TailSamplingSpanProcessor
 from caseyos_otel.sampling.table import TraceTable
+from caseyos_otel.sampling.trace import STRIDE
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
@@ -205,6 +210,109 @@ def test_threads_and_a_ticking_worker_lose_and_double_nothing() -> None:
     assert len(records) + dropped["sentry"] == expected_children
     assert failed <= {span.context.trace_id for span in spans if span.name == "root"}
     assert table.held_items == 0
+
+
+@pytest.fixture
+def hurried() -> Iterator[None]:
+    """Threads take turns a hundred times as often as they do otherwise."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("hurried")
+@pytest.mark.parametrize(
+    ("max_traces", "max_items", "max_trace_items", "grace_s"), [(1, 1, 1, 0.0), (2, 3, 2, 0.0), (6, 40, 9, 0.001)]
+)
+def test_hurried_threads_at_small_bounds(max_traces: int, max_items: int, max_trace_items: int, grace_s: float) -> None:
+    """Roots, children that other threads end, remote parents, records, failures; a worker, two that flush, one that looks."""
+    exporter, dropped, lock = InMemorySpanExporter(), Counter[str](), threading.Lock()
+
+    def count(reason: str, n: int, destination: str, event: str) -> None:
+        with lock:
+            dropped[destination] += n
+
+    table = TraceTable(
+        0.5,
+        max_traces=max_traces,
+        max_items=max_items,
+        max_trace_items=max_trace_items,
+        grace_s=grace_s,
+        on_dropped=count,
+    )
+    provider = provider_of(table, exporter)
+    tracer = provider.get_tracer("tests")
+    over_bounds: list[tuple[int, int, int]] = []
+    released: list[int] = []
+    offered: list[int] = []
+    started: dict[int, list[int]] = defaultdict(list)
+    failed: set[int] = set()
+    handed_on: deque[trace.Span] = deque()
+    done = threading.Event()
+
+    def start(source: random.Random, context: Context | None) -> trace.Span:
+        span = tracer.start_span("span", context)
+        started[span.get_span_context().trace_id].append(span.get_span_context().span_id)
+        if source.random() < 0.05:
+            failed.add(span.get_span_context().span_id)
+            span.set_status(StatusCode.ERROR)
+        return span
+
+    def serve(seed: int) -> None:
+        source = random.Random(seed)
+        for number in range(120):
+            theirs = remote(source.getrandbits(56) | 1 << 70, source.random() < 0.8, source.choice(["", "th:8"]))
+            root = start(source, theirs if number % 3 == 0 else None)
+            trace_id = root.get_span_context().trace_id
+            for _ in range(source.randrange(6)):
+                handed_on.append(start(source, trace.set_span_in_context(root)))
+                if handed_on and source.random() < 0.9:
+                    with suppress(IndexError):
+                        handed_on.popleft().end()
+                offered.append(1)
+                table.offer(trace_id, 1, lambda item, _: released.append(item), failure=source.random() < 0.02)
+            root.end()
+
+    def until_done(work: Callable[[], object]) -> Callable[[], None]:
+        def run() -> None:
+            while not done.is_set():
+                work()
+
+        return run
+
+    def look() -> None:
+        traces, items = table.held_traces, table.held_items
+        longest = max((len(each.held) // STRIDE for each in list(table.traces.values())), default=0)
+        if (
+            traces > max_traces or items > max_items or longest > max_trace_items + 4
+        ):  # each caller may be about to look
+            over_bounds.append((traces, items, longest))
+
+    serving = [threading.Thread(target=serve, args=(seed,)) for seed in range(4)]
+    beside = [threading.Thread(target=until_done(work)) for work in (table.tick, lambda: table.flush(0.01), look, look)]
+    for thread in (*beside, *serving):
+        thread.start()
+    for thread in serving:
+        thread.join()
+    done.set()
+    for thread in beside:
+        thread.join()
+    for span in handed_on:
+        span.end()
+    assert provider.force_flush()
+
+    spans = exporter.get_finished_spans()
+    ids = [span.context.span_id for span in spans]
+    assert over_bounds == []
+    assert len(set(ids)) == len(ids)
+    assert len(ids) + dropped["spans"] == sum(map(len, started.values()))
+    assert len(released) + dropped["sentry"] == len(offered)
+    assert failed <= set(ids)
+    assert (table.held_traces, table.held_items) == (0, 0)
+    # there is as much room as at the start
+    assert table.room.limit - table.room.draw() == max_items
+    assert table._trace_room.limit - table._trace_room.draw() == max_traces
 
 
 def _replayed() -> Any:

@@ -73,7 +73,8 @@ class TailSamplingSpanProcessor(SpanProcessor):
         self._table = table
         self._traces = table.traces
         self._idle = table.idle
-        self._ticket = table.ticket
+        self._room = table.room
+        self._ticket = table.room.draw
         self._clock = table.clock
         self._most = table.max_trace_items * STRIDE
         self._wrapped = tuple(wrapped)
@@ -132,7 +133,7 @@ class TailSamplingSpanProcessor(SpanProcessor):
 
     def _hold(self, trace: Trace, fields: tuple[Any, ...]) -> None:
         ticket = self._ticket()
-        if ticket >= self._table.limit:
+        if ticket >= self._room.limit:
             self._table.make_room(ticket)
         trace.held.extend(fields)
         trace.open.discard(fields[_SPAN_ID])
