@@ -349,18 +349,22 @@ class Interleavings(RuleBasedStateMachine):
         self.provider = provider_of(self.table, self.exporter)
         self.tracer = self.provider.get_tracer("tests")
         self.open: dict[int, trace.Span] = {}
+        self.tracestates: dict[int, TraceState] = {}
         self.ended = 0
         self.offered = 0
         self.failed_spans: set[int] = set()
+        self.failed_records: set[int] = set()
         self.sizes: Counter[int] = Counter()
 
     @rule(target=spans)
     def start_root(self) -> Any:
         return self._started(None)
 
-    @rule(target=spans, low_bits=FIFTY_SIX_BITS, sampled=st.booleans())
-    def start_remote(self, low_bits: int, sampled: bool) -> Any:
-        return self._started(remote((5 << 64) | low_bits, sampled, ""))
+    @rule(
+        target=spans, low_bits=FIFTY_SIX_BITS, sampled=st.booleans(), ot=st.sampled_from(["", "th:0", "th:8", "th:f"])
+    )
+    def start_remote(self, low_bits: int, sampled: bool, ot: str) -> Any:
+        return self._started(remote((5 << 64) | low_bits, sampled, ot))
 
     @rule(target=spans, parent=spans)
     def start_child(self, parent: trace.Span) -> Any:
@@ -369,6 +373,7 @@ class Interleavings(RuleBasedStateMachine):
     def _started(self, context: Context | None) -> Any:
         span = self.tracer.start_span("span", context)
         self.open[span.get_span_context().span_id] = span
+        self.tracestates[span.get_span_context().span_id] = span.get_span_context().trace_state
         return multiple(span)
 
     @rule(span=spans, fails=st.booleans())
@@ -393,6 +398,15 @@ class Interleavings(RuleBasedStateMachine):
         self.table.keep(span.get_span_context().trace_id)
         assert self.table.verdict(span.get_span_context().trace_id).kept
 
+    @rule(span=spans)
+    def emit_failed_record(self, span: trace.Span) -> None:
+        number = self.offered
+        self.offered += 1
+        self.failed_records.add(number)
+        trace_id = span.get_span_context().trace_id
+        self.table.offer(trace_id, number, lambda item, _: self.released.append(item), failure=True)
+        assert self.table.verdict(trace_id).kept
+
     @rule(seconds=st.sampled_from([0.0, 0.5, 1.0, 10.0]))
     def tick(self, seconds: float) -> None:
         self.now += seconds
@@ -404,7 +418,7 @@ class Interleavings(RuleBasedStateMachine):
         self.table.after_fork()
         assert (self.table.held_traces, self.table.held_items) == (0, 0)
         self.exporter.clear()
-        for counted in (self.dropped, self.released, self.failed_spans, self.sizes):
+        for counted in (self.dropped, self.released, self.failed_spans, self.failed_records, self.sizes):
             counted.clear()
         self.ended = self.offered = 0
 
@@ -412,6 +426,25 @@ class Interleavings(RuleBasedStateMachine):
     def flush(self) -> None:
         assert self.provider.force_flush()
         assert self.table.held_items == 0
+
+    @rule(threads=st.integers(2, 4))
+    def flush_with_several_threads(self, threads: int) -> None:
+        answers: list[bool] = []
+        flushing = [
+            threading.Thread(target=lambda: answers.append(self.provider.force_flush())) for _ in range(threads)
+        ]
+        for thread in flushing:
+            thread.start()
+        for thread in flushing:
+            thread.join()
+        assert answers == [True] * threads
+        assert self.table.held_items == 0
+
+    @rule()
+    def room_is_as_much_as_is_not_taken(self) -> None:
+        room, ticket = self.table.room, self.table.room.draw()
+        assert room.limit - ticket == self.MAX_ITEMS - self.table.held_items
+        room.give_back(ticket)
 
     @invariant()
     def bounds_hold(self) -> None:
@@ -430,7 +463,20 @@ class Interleavings(RuleBasedStateMachine):
         assert len(spans) + self.dropped["spans"] == self.ended
         assert len(self.released) + self.dropped["sentry"] == self.offered
         assert self.failed_spans <= {span.context.span_id for span in spans}
+        assert self.failed_records <= set(self.released)
+        self._thresholds_are_honest(spans)
         self._traces_left_whole_or_marked(spans)
+
+    def _thresholds_are_honest(self, spans: Any) -> None:
+        """What is claimed is reached, and an incoming threshold is not lowered; a failure asks a collector to keep it."""
+        for span in spans:
+            claimed = probability.threshold_of(span.context.trace_state)
+            randomness = probability.randomness(span.context.trace_id, span.context.trace_state)
+            assert claimed is None or randomness >= claimed
+            incoming = probability.threshold_of(self.tracestates[span.context.span_id])
+            assert claimed is None or incoming is None or claimed >= incoming
+            failed = span.attributes["caseyos.sampling.reason"] in ("error", "late_error")
+            assert (span.attributes.get("sampling.priority") == 1) is failed
 
     def _traces_left_whole_or_marked(self, spans: Any) -> None:
         by_trace: dict[int, list[Any]] = defaultdict(list)
