@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import random
+import sys
 import threading
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import hypothesis.strategies as st
+import pytest
 from hypothesis import given, settings
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, rule
 from opentelemetry import trace
@@ -22,6 +26,7 @@ from caseyos_otel.sampling.decision import Decision
 from caseyos_otel.sampling.head import recording_sampler
 from caseyos_otel.sampling.spans import TailSamplingSpanProcessor
 from caseyos_otel.sampling.table import TraceTable
+from caseyos_otel.sampling.trace import STRIDE
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
@@ -207,6 +212,109 @@ def test_threads_and_a_ticking_worker_lose_and_double_nothing() -> None:
     assert table.held_items == 0
 
 
+@pytest.fixture
+def hurried() -> Iterator[None]:
+    """Threads take turns a hundred times as often as they do otherwise."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("hurried")
+@pytest.mark.parametrize(
+    ("max_traces", "max_items", "max_trace_items", "grace_s"), [(1, 1, 1, 0.0), (2, 3, 2, 0.0), (6, 40, 9, 0.001)]
+)
+def test_hurried_threads_at_small_bounds(max_traces: int, max_items: int, max_trace_items: int, grace_s: float) -> None:
+    """Roots, children that other threads end, remote parents, records, failures; a worker, two that flush, one that looks."""
+    exporter, dropped, lock = InMemorySpanExporter(), Counter[str](), threading.Lock()
+
+    def count(reason: str, n: int, destination: str, event: str) -> None:
+        with lock:
+            dropped[destination] += n
+
+    table = TraceTable(
+        0.5,
+        max_traces=max_traces,
+        max_items=max_items,
+        max_trace_items=max_trace_items,
+        grace_s=grace_s,
+        on_dropped=count,
+    )
+    provider = provider_of(table, exporter)
+    tracer = provider.get_tracer("tests")
+    over_bounds: list[tuple[int, int, int]] = []
+    released: list[int] = []
+    offered: list[int] = []
+    started: dict[int, list[int]] = defaultdict(list)
+    failed: set[int] = set()
+    handed_on: deque[trace.Span] = deque()
+    done = threading.Event()
+
+    def start(source: random.Random, context: Context | None) -> trace.Span:
+        span = tracer.start_span("span", context)
+        started[span.get_span_context().trace_id].append(span.get_span_context().span_id)
+        if source.random() < 0.05:
+            failed.add(span.get_span_context().span_id)
+            span.set_status(StatusCode.ERROR)
+        return span
+
+    def serve(seed: int) -> None:
+        source = random.Random(seed)
+        for number in range(120):
+            theirs = remote(source.getrandbits(56) | 1 << 70, source.random() < 0.8, source.choice(["", "th:8"]))
+            root = start(source, theirs if number % 3 == 0 else None)
+            trace_id = root.get_span_context().trace_id
+            for _ in range(source.randrange(6)):
+                handed_on.append(start(source, trace.set_span_in_context(root)))
+                if handed_on and source.random() < 0.9:
+                    with suppress(IndexError):
+                        handed_on.popleft().end()
+                offered.append(1)
+                table.offer(trace_id, 1, lambda item, _: released.append(item), failure=source.random() < 0.02)
+            root.end()
+
+    def until_done(work: Callable[[], object]) -> Callable[[], None]:
+        def run() -> None:
+            while not done.is_set():
+                work()
+
+        return run
+
+    def look() -> None:
+        traces, items = table.held_traces, table.held_items
+        longest = max((len(each.held) // STRIDE for each in list(table.traces.values())), default=0)
+        if (
+            traces > max_traces or items > max_items or longest > max_trace_items + 4
+        ):  # each caller may be about to look
+            over_bounds.append((traces, items, longest))
+
+    serving = [threading.Thread(target=serve, args=(seed,)) for seed in range(4)]
+    beside = [threading.Thread(target=until_done(work)) for work in (table.tick, lambda: table.flush(0.01), look, look)]
+    for thread in (*beside, *serving):
+        thread.start()
+    for thread in serving:
+        thread.join()
+    done.set()
+    for thread in beside:
+        thread.join()
+    for span in handed_on:
+        span.end()
+    assert provider.force_flush()
+
+    spans = exporter.get_finished_spans()
+    ids = [span.context.span_id for span in spans]
+    assert over_bounds == []
+    assert len(set(ids)) == len(ids)
+    assert len(ids) + dropped["spans"] == sum(map(len, started.values()))
+    assert len(released) + dropped["sentry"] == len(offered)
+    assert failed <= set(ids)
+    assert (table.held_traces, table.held_items) == (0, 0)
+    # there is as much room as at the start
+    assert table.room.limit - table.room.draw() == max_items
+    assert table._trace_room.limit - table._trace_room.draw() == max_traces
+
+
 def _replayed() -> Any:
     """The random numbers of `serve`, at the point where it asks how many children a root has."""
     for seed in range(6):
@@ -241,18 +349,22 @@ class Interleavings(RuleBasedStateMachine):
         self.provider = provider_of(self.table, self.exporter)
         self.tracer = self.provider.get_tracer("tests")
         self.open: dict[int, trace.Span] = {}
+        self.tracestates: dict[int, TraceState] = {}
         self.ended = 0
         self.offered = 0
         self.failed_spans: set[int] = set()
+        self.failed_records: set[int] = set()
         self.sizes: Counter[int] = Counter()
 
     @rule(target=spans)
     def start_root(self) -> Any:
         return self._started(None)
 
-    @rule(target=spans, low_bits=FIFTY_SIX_BITS, sampled=st.booleans())
-    def start_remote(self, low_bits: int, sampled: bool) -> Any:
-        return self._started(remote((5 << 64) | low_bits, sampled, ""))
+    @rule(
+        target=spans, low_bits=FIFTY_SIX_BITS, sampled=st.booleans(), ot=st.sampled_from(["", "th:0", "th:8", "th:f"])
+    )
+    def start_remote(self, low_bits: int, sampled: bool, ot: str) -> Any:
+        return self._started(remote((5 << 64) | low_bits, sampled, ot))
 
     @rule(target=spans, parent=spans)
     def start_child(self, parent: trace.Span) -> Any:
@@ -261,6 +373,7 @@ class Interleavings(RuleBasedStateMachine):
     def _started(self, context: Context | None) -> Any:
         span = self.tracer.start_span("span", context)
         self.open[span.get_span_context().span_id] = span
+        self.tracestates[span.get_span_context().span_id] = span.get_span_context().trace_state
         return multiple(span)
 
     @rule(span=spans, fails=st.booleans())
@@ -285,6 +398,15 @@ class Interleavings(RuleBasedStateMachine):
         self.table.keep(span.get_span_context().trace_id)
         assert self.table.verdict(span.get_span_context().trace_id).kept
 
+    @rule(span=spans)
+    def emit_failed_record(self, span: trace.Span) -> None:
+        number = self.offered
+        self.offered += 1
+        self.failed_records.add(number)
+        trace_id = span.get_span_context().trace_id
+        self.table.offer(trace_id, number, lambda item, _: self.released.append(item), failure=True)
+        assert self.table.verdict(trace_id).kept
+
     @rule(seconds=st.sampled_from([0.0, 0.5, 1.0, 10.0]))
     def tick(self, seconds: float) -> None:
         self.now += seconds
@@ -296,7 +418,7 @@ class Interleavings(RuleBasedStateMachine):
         self.table.after_fork()
         assert (self.table.held_traces, self.table.held_items) == (0, 0)
         self.exporter.clear()
-        for counted in (self.dropped, self.released, self.failed_spans, self.sizes):
+        for counted in (self.dropped, self.released, self.failed_spans, self.failed_records, self.sizes):
             counted.clear()
         self.ended = self.offered = 0
 
@@ -304,6 +426,25 @@ class Interleavings(RuleBasedStateMachine):
     def flush(self) -> None:
         assert self.provider.force_flush()
         assert self.table.held_items == 0
+
+    @rule(threads=st.integers(2, 4))
+    def flush_with_several_threads(self, threads: int) -> None:
+        answers: list[bool] = []
+        flushing = [
+            threading.Thread(target=lambda: answers.append(self.provider.force_flush())) for _ in range(threads)
+        ]
+        for thread in flushing:
+            thread.start()
+        for thread in flushing:
+            thread.join()
+        assert answers == [True] * threads
+        assert self.table.held_items == 0
+
+    @rule()
+    def room_is_as_much_as_is_not_taken(self) -> None:
+        room, ticket = self.table.room, self.table.room.draw()
+        assert room.limit - ticket == self.MAX_ITEMS - self.table.held_items
+        room.give_back(ticket)
 
     @invariant()
     def bounds_hold(self) -> None:
@@ -322,7 +463,20 @@ class Interleavings(RuleBasedStateMachine):
         assert len(spans) + self.dropped["spans"] == self.ended
         assert len(self.released) + self.dropped["sentry"] == self.offered
         assert self.failed_spans <= {span.context.span_id for span in spans}
+        assert self.failed_records <= set(self.released)
+        self._thresholds_are_honest(spans)
         self._traces_left_whole_or_marked(spans)
+
+    def _thresholds_are_honest(self, spans: Any) -> None:
+        """What is claimed is reached, and an incoming threshold is not lowered; a failure asks a collector to keep it."""
+        for span in spans:
+            claimed = probability.threshold_of(span.context.trace_state)
+            randomness = probability.randomness(span.context.trace_id, span.context.trace_state)
+            assert claimed is None or randomness >= claimed
+            incoming = probability.threshold_of(self.tracestates[span.context.span_id])
+            assert claimed is None or incoming is None or claimed >= incoming
+            failed = span.attributes["caseyos.sampling.reason"] in ("error", "late_error")
+            assert (span.attributes.get("sampling.priority") == 1) is failed
 
     def _traces_left_whole_or_marked(self, spans: Any) -> None:
         by_trace: dict[int, list[Any]] = defaultdict(list)

@@ -261,7 +261,9 @@ def _opentelemetry(in_force: Settings) -> list[str]:
     lines.append(f"distro: {chosen} (installed: {', '.join(distros) or 'none'})")
     if chosen != "caseyos":
         lines.append("our instrumentor attaches to it; OTEL_PYTHON_DISTRO=caseyos chooses ours")
-    if in_force.otel_traces_sampler:
+    if in_force.otel_traces_sampler == "always_on":
+        lines.append("sampler: always_on, as chosen: every span is recorded and no failure is lost")
+    elif in_force.otel_traces_sampler:
         lines.append(
             f"OTEL_TRACES_SAMPLER={in_force.otel_traces_sampler} stands before the 100 % for failures; unset it"
         )

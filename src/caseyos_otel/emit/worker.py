@@ -25,7 +25,7 @@ class Worker:
     """One daemon thread a process, started at the first event or recorded span.
 
     `process(record)` sees each event in its caller's context; `after_batch()` follows a run of events, `tick()` every
-    interval whether there were events or not.
+    interval whether there were events or not. With `deferred=False` the thread leaves events to `drain` in their callers.
     """
 
     def __init__(
@@ -35,12 +35,15 @@ class Worker:
         after_batch: Callable[[], None],
         tick: Callable[[], None],
         interval_s: float,
+        *,
+        deferred: bool = True,
     ) -> None:
         self._queue = queue
         self._process = process
         self._after_batch = after_batch
         self._tick = tick
         self._interval_s = interval_s
+        self._deferred = deferred
         self._starting = threading.Lock()
         # re-entrant: what processes an event may emit one, which `inline` drains at once
         self._consuming = threading.RLock()
@@ -122,8 +125,9 @@ class Worker:
         while not self._stop.is_set():
             self._wake.wait(self._interval_s)
             self._wake.clear()
-            with self._consuming:
-                self._consume(None)
+            if self._deferred:
+                with self._consuming:
+                    self._consume(None)
             with guard("doing the work of a tick"):
                 self._tick()
             while self._errands:

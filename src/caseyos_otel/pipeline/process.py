@@ -50,6 +50,7 @@ class Pipeline:
             self.destinations.after_batch,
             self._tick,
             in_force.flush_interval_ms / 1000,
+            deferred=in_force.emit != "inline",
         )
         self.providers = Providers(self.worker)
         self._running = False
@@ -114,20 +115,22 @@ class Pipeline:
         self._record_every_span(provider)
 
     def _record_every_span(self, provider: TracerProvider) -> None:
-        from opentelemetry.sdk.trace.sampling import DEFAULT_ON
+        from opentelemetry.sdk.trace.sampling import ALWAYS_ON, DEFAULT_ON
 
         from caseyos_otel.sampling.head import recording_sampler
 
         if self.settings.sampling == "off":
             return
         sampler: Any = provider.sampler  # the SDK leaves the classes of its samplers untyped
+        always: Any = ALWAYS_ON
         default: Any = DEFAULT_ON
         description = sampler.get_description()
         if self.settings.otel_traces_sampler is None and description == default.get_description():
             _otel.set_sampler(provider, recording_sampler(provider.sampler))
         elif not description.startswith("RecordingSampler"):
-            self.table.every_root_recorded = False
-            self.note(f"the sampler {description} was chosen: it stands before the 100 % for failures")
+            self.table.every_root_recorded = description in (always.get_description(), default.get_description())
+            if description != always.get_description():
+                self.note(f"the sampler {description} was chosen: it stands before the 100 % for failures")
 
     def _chain(self) -> EventChain:
         from caseyos_otel.processors.chain import EventChain
@@ -194,8 +197,7 @@ class Pipeline:
             Context().run(self._start_threads)
 
     def _start_threads(self) -> None:
-        if self.settings.emit != "inline":
-            self.worker.start()
+        self.worker.start()  # also with `inline`: the trace table, the spool and the status file wait for its ticks
         for delivery in self.destinations.deliveries:
             delivery.start()
 

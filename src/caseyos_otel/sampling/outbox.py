@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Final
 
 from caseyos_otel import diagnostics
 from caseyos_otel.sampling.decision import Decision
@@ -16,6 +18,8 @@ Parcel = tuple[Sequence[Any], Decision]
 Losses = Counter[tuple[str, str]]
 """How many items were dropped, by (destination, event name)."""
 
+_LOOK_AGAIN_S: Final = 0.001
+
 
 class Outbox:
     """Decided items in the order in which they arrived. Not locked: its owner is.
@@ -23,12 +27,14 @@ class Outbox:
     Attributes:
         waiting: How many items wait for the worker; read it, change it through the methods.
         urgent: What leaves as soon as the lock is free.
+        hands: By a mark of its own, the thread that has taken parcels and not yet handed them over. Anyone removes his.
     """
 
     def __init__(self) -> None:
         self.waiting = 0
         self._leaving: deque[Parcel] = deque()
         self.urgent: list[Parcel] = []
+        self.hands: dict[object, int] = {}
 
     def add(self, items: Sequence[Any], decision: Decision) -> None:
         """Queue items of a trace."""
@@ -63,6 +69,25 @@ class Outbox:
         """Remove and return what leaves at once."""
         urgent, self.urgent = self.urgent, []
         return urgent
+
+    def in_hand(self) -> object:
+        """Mark that this thread has taken something; `hands.pop` the mark when it is handed over."""
+        mark = object()
+        self.hands[mark] = threading.get_ident()
+        return mark
+
+    def wait_for_hands(self, deadline: float | None) -> bool:
+        """Wait until other threads have handed over what they have taken; False if the deadline is over first.
+
+        Call it without the lock. Not for this thread: it may be here because an exporter flushes in its `on_end`.
+        """
+        here = threading.get_ident()
+        others = [mark for mark, thread in list(self.hands.items()) if thread != here]
+        while any(mark in self.hands for mark in others):
+            if deadline is not None and time.monotonic() >= deadline:
+                return False
+            time.sleep(_LOOK_AGAIN_S)
+        return True
 
 
 def hand_over(parcels: Iterable[Parcel], spans: Route) -> Losses:

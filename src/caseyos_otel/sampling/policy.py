@@ -79,11 +79,15 @@ def default_chain(threshold: int, *, slow_ms: float | None = None, own: Iterable
     return (Errors(), *own, *slow, Probability(threshold))
 
 
-def decider(policies: Iterable[Policy]) -> Callable[[Trace], Decision]:
+OnError = Callable[[str, Exception], object]
+"""Called as (what was being done, error) where a policy raises."""
+
+
+def decider(policies: Iterable[Policy], on_error: OnError) -> Callable[[Trace], Decision]:
     """`decide` with these policies; written out where they are the default chain, which nearly every trace asks."""
     chain = tuple(policies)
     if not (len(chain) == 2 and type(chain[0]) is Errors and type(chain[1]) is Probability):
-        return lambda trace: decide(trace, chain)
+        return lambda trace: decide(trace, chain, on_error)
     by_chance = chain[1]
 
     def default(trace: Trace) -> Decision:
@@ -93,26 +97,26 @@ def decider(policies: Iterable[Policy]) -> Callable[[Trace], Decision]:
     return default
 
 
-def decide(trace: Trace, policies: Iterable[Policy]) -> Decision:
+def decide(trace: Trace, policies: Iterable[Policy], on_error: OnError = diagnostics.swallowed) -> Decision:
     """What the first policy with an answer says, held against what came in with the trace.
 
     Pure for the default chain: it depends on R, T, the incoming flag and threshold, and failures alone. A policy that
     raises has no answer. Without any answer the trace is kept. No policy can drop a failure.
     """
-    chosen = _first_answer(trace, policies)
+    chosen = _first_answer(trace, policies, on_error)
     if trace.failed and not chosen.failure:
         chosen = ERROR
     return chosen if trace.upstream is BEGAN_HERE else honouring_upstream(chosen, trace)
 
 
-def _first_answer(trace: Trace, policies: Iterable[Policy]) -> Decision:
+def _first_answer(trace: Trace, policies: Iterable[Policy], on_error: OnError) -> Decision:
     for policy in policies:
         try:
             answer = policy.evaluate(trace)
             if answer is not None:
                 return _honest(answer, trace)
         except Exception as error:
-            diagnostics.swallowed(f"evaluating the sampling policy {type(policy).__name__}", error)
+            on_error(f"evaluating the sampling policy {type(policy).__name__}", error)
     return NO_ANSWER
 
 

@@ -73,7 +73,8 @@ class TailSamplingSpanProcessor(SpanProcessor):
         self._table = table
         self._traces = table.traces
         self._idle = table.idle
-        self._ticket = table.ticket
+        self._room = table.room
+        self._ticket = table.room.draw
         self._clock = table.clock
         self._most = table.max_trace_items * STRIDE
         self._wrapped = tuple(wrapped)
@@ -132,7 +133,7 @@ class TailSamplingSpanProcessor(SpanProcessor):
 
     def _hold(self, trace: Trace, fields: tuple[Any, ...]) -> None:
         ticket = self._ticket()
-        if ticket >= self._table.limit:
+        if ticket >= self._room.limit:
             self._table.make_room(ticket)
         trace.held.extend(fields)
         trace.open.discard(fields[_SPAN_ID])
@@ -152,9 +153,9 @@ class TailSamplingSpanProcessor(SpanProcessor):
 
     def shutdown(self) -> None:
         """Decide what is pending, then shut the wrapped processors down, which say themselves what comes too late."""
-        if not self._table.flush(SHUTDOWN_S):
-            self._table.abandon()
+        self._table.flush(SHUTDOWN_S)
         self._sampling = False
+        self._table.abandon()  # what did not leave in time, and what other threads have ended meanwhile
         for processor in self._wrapped:
             processor.shutdown()
 

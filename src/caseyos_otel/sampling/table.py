@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from caseyos_otel._otel import SPAN_ID, TRACE_ID, TRACE_STATE
@@ -15,6 +15,7 @@ from caseyos_otel.sampling.decision import DROPPED, ERROR, LATE_ERROR, UNDECIDED
 from caseyos_otel.sampling.memory import Memory
 from caseyos_otel.sampling.outbox import Losses, Outbox, Parcel, hand_over
 from caseyos_otel.sampling.policy import Policy, Probability, decider, default_chain
+from caseyos_otel.sampling.room import Room
 from caseyos_otel.sampling.tally import Tally
 from caseyos_otel.sampling.trace import (
     BEGAN_HERE,
@@ -81,8 +82,7 @@ class TraceTable:
     Attributes:
         traces: The undecided traces by id. Only who holds the lock takes one out.
         idle: (since when, trace) of each trace whose last open span has ended.
-        ticket: Gives each item that is held its number, from 0.
-        limit: Up to which ticket there is room; it grows as items leave.
+        room: For items: held, or waiting to leave.
 
     Raises:
         ValueError: a bound is not positive, or `ratio` is not from 0 to 1.
@@ -110,9 +110,8 @@ class TraceTable:
             )
         self.threshold: Final = probability.threshold(ratio)
         self._by_chance = Probability(self.threshold)
-        self._decide: Final = decider(default_chain(self.threshold) if policies is None else policies)
+        self._decide: Final = decider(default_chain(self.threshold) if policies is None else policies, self._mistaken)
         self._max_traces = max_traces
-        self._max_items = max_items
         self.max_trace_items: Final = max_trace_items
         self._max_age_s = max_age_s
         self._grace_s = grace_s
@@ -123,8 +122,8 @@ class TraceTable:
         self._undecided: Final = Undecided()
         self.traces: Final = self._undecided.by_id
         self.idle: Final = self._undecided.idle
-        self.ticket: Final = itertools.count().__next__
-        self._trace_ticket: Final = itertools.count().__next__
+        self.room: Final = Room(max_items)
+        self._trace_room: Final = Room(max_traces)
         self._spans = Route(_nowhere, SPANS)
         self.after_fork()
 
@@ -132,8 +131,8 @@ class TraceTable:
         """In a child: forget everything. The traces are the parent's; its lock may be held by a thread that is gone."""
         self._turns = Turns()
         self._undecided.clear()
-        self.limit = self.ticket() + 1 + self._max_items
-        self._trace_limit = self._trace_ticket() + 1 + self._max_traces
+        self.room.clear()
+        self._trace_room.clear()
         self._outbox = Outbox()
         self._memory = Memory(self._max_traces, self._by_chance)
         self._tally = Tally(self._by_chance.dropped)
@@ -203,7 +202,11 @@ class TraceTable:
         """Hand over a record that belongs to no trace and is no failure: decided now, by the hash of its event id."""
         decision = self._by_chance.of(probability.randomness_of_event(event_id))
         if decision.keep:
-            self._hand_over([(flat_record(HeldRecord(item, Route(release, destination, event_name))), decision)])
+            self._count(
+                hand_over(
+                    [(flat_record(HeldRecord(item, Route(release, destination, event_name))), decision)], self._spans
+                )
+            )
         else:
             self._on_dropped("sampled", 1, destination, event_name)
 
@@ -211,8 +214,8 @@ class TraceTable:
 
     def begin(self, context: SpanContext, parent: SpanContext | None) -> None:
         """A span has started whose trace is not in the table. Where it is the root of all there is room, no lock."""
-        ticket = self._trace_ticket()
-        if parent is None and ticket < self._trace_limit:
+        ticket = self._trace_room.draw()
+        if parent is None and ticket < self._trace_room.limit:
             self._insert(context, None).open.add(context[SPAN_ID])
         else:
             self._do(lambda: self._begin_unless_decided(context, parent, ticket))
@@ -261,15 +264,14 @@ class TraceTable:
         Returns False if `timeout_s` was over before all of it had left; the rest leaves in the next tick or flush.
         """
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        with self._turns.lock:
-            traces = list(self.traces.values())
-        for first in range(0, len(traces), _AT_ONCE):
-            self._do(lambda some=traces[first : first + _AT_ONCE]: self._settle_pending(some))  # type: ignore[misc]
-        return self._leave(deadline)
+        self._settle_all()
+        left = self._leave(deadline)
+        return self._outbox.wait_for_hands(deadline) and left
 
     def abandon(self) -> None:
-        """Count what waits to leave as lost at `shutdown`: nobody will take it any more."""
-        for items, _ in self._take(self._max_items):
+        """Count what is held or waits to leave as lost at `shutdown`: nobody will take it any more."""
+        self._settle_all()
+        for items, _ in self._take(self._outbox.waiting):
             self._count(_whose(items, self._spans), "shutdown")
 
     @property
@@ -306,38 +308,53 @@ class TraceTable:
 
     def _do(self, work: Callable[[], object]) -> None:
         """Do something under the lock, then hand over what leaves at once."""
-        if self._turns.take(work) and self._outbox.urgent:
-            with self._turns.lock:
-                urgent = self._outbox.take_urgent()
-            self._hand_over(urgent)
+        if not self._turns.take(work):
+            return
+        if self._outbox.urgent:
+            self._hand_over(self._outbox.take_urgent)
+        if self._turns.mistakes:
+            self._turns.report()
+
+    def _mistaken(self, doing: str, error: Exception) -> None:
+        self._turns.mistakes.append((doing, error))
 
     def _begin_unless_decided(self, context: SpanContext, parent: SpanContext | None, ticket: int) -> None:
         trace = self.traces.get(context.trace_id)
         if trace is None and (parent is None or self._memory.get(context.trace_id) is None):
             trace = self._begin(context, parent, ticket)
         else:
-            self._trace_limit += 1
+            self._trace_room.give_back(ticket)
         if trace is not None:
             trace.open.add(context.span_id)
 
     def _begin(self, context: SpanContext, parent: SpanContext | None, ticket: int) -> Trace:
-        while ticket >= self._trace_limit and self._evict("traces"):
+        while ticket >= self._trace_room.limit and self._evict("traces"):
             pass
-        return self._insert(context, parent)
+        if ticket < self._trace_room.limit:
+            return self._insert(context, parent)
+        # Other threads have the last places and are about to take them: this trace is decided at its start.
+        self._trace_room.stand(ticket)
+        trace = self._trace(context, parent)
+        self._tally.evictions["traces"] += 1
+        self._settle(trace, "overflow")
+        return trace
 
     def _insert(self, context: SpanContext, parent: SpanContext | None) -> Trace:
+        trace = self._trace(context, parent)
+        self._undecided.add(trace)
+        return trace
+
+    def _trace(self, context: SpanContext, parent: SpanContext | None) -> Trace:
         trace_id = context[TRACE_ID]
         upstream = upstream_of(context, parent, all_roots=self.every_root_recorded)
         tracestate = None if upstream is BEGAN_HERE else context[TRACE_STATE]
-        trace = Trace(trace_id, probability.randomness(trace_id, tracestate), upstream, self.clock())
-        self._undecided.add(trace)
-        return trace
+        return Trace(trace_id, probability.randomness(trace_id, tracestate), upstream, self.clock())
 
     def _end(self, span: HeldSpan) -> None:
         trace_id = span.trace_id
         trace = self.traces.get(trace_id)
         if trace is None and self._memory.get(trace_id) is None:
-            trace = self._begin(span.context, span.parent, self._trace_ticket())
+            trace = self._begin(span.context, span.parent, self._trace_room.draw())
         if trace is not None and not self._is_full(trace):
             self._hold(trace, span)
             trace.open.discard(span.span_id)
@@ -355,7 +372,7 @@ class TraceTable:
             if self._memory.get(trace_id) is not None:
                 self._tally.late[True] += 1
             else:
-                self._begin(span.context, span.parent, self._trace_ticket())
+                self._begin(span.context, span.parent, self._trace_room.draw())
         self._send(span, self._spans, self._fail(trace_id))
 
     def _offer(self, trace_id: int, record: HeldRecord, failure: bool) -> None:
@@ -372,8 +389,8 @@ class TraceTable:
             self._send_next(record, decision)
 
     def _hold(self, trace: Trace, fields: tuple[Any, ...]) -> None:
-        ticket = self.ticket()
-        if ticket >= self.limit:
+        ticket = self.room.draw()
+        if ticket >= self.room.limit:
             self._make_room(ticket)
         trace.held.extend(fields)
         if trace.decision is not None:  # it was the oldest: room was made of it
@@ -384,10 +401,16 @@ class TraceTable:
         if not (decision.keep or route.always):
             self._tally.losses[route.destination, route.event_name] += 1
             return
-        ticket = self.ticket()
-        if ticket >= self.limit:
+        ticket = self.room.draw()
+        if ticket >= self.room.limit:
             self._make_room(ticket)
+        self._queue(items, decision)
+
+    def _queue(self, items: Sequence[Any], decision: Decision) -> None:
+        """Let items wait for the worker, or leave at once as many as have had no room."""
         self._outbox.add(items, decision)
+        if self.room.standing:
+            self.room.leave(self._outbox.spill(self.room.standing))
 
     def _send_next(self, record: HeldRecord, decision: Decision) -> None:
         """The same, but it leaves at once, unless others wait that were here before it."""
@@ -423,7 +446,7 @@ class TraceTable:
         self._remember(trace.trace_id, decision)
         trace.decision = decision
         self.traces.pop(trace.trace_id, None)
-        self._trace_limit += 1
+        self._trace_room.leave()
         if self.on_decided is not None:
             self._tally.durations.append(self.clock() - trace.first_seen)
         if trace.held:
@@ -437,9 +460,9 @@ class TraceTable:
             items = held[:n]
             del held[:n]
             if decision.keep or self._spans.always:
-                self._outbox.add(items, decision)
+                self._queue(items, decision)
                 continue
-            self.limit += n // STRIDE
+            self.room.leave(n // STRIDE)
             if trace.has_records:
                 self._tally.losses.update(_whose(items, self._spans))
             else:
@@ -466,6 +489,12 @@ class TraceTable:
             self._tally.evictions["age"] += bool(oldest.open)
             self._settle(oldest, "age" if oldest.open else "grace")
 
+    def _settle_all(self) -> None:
+        with self._turns.lock:
+            traces = list(self.traces.values())
+        for first in range(0, len(traces), _AT_ONCE):
+            self._do(partial(self._settle_pending, traces[first : first + _AT_ONCE]))
+
     def _settle_pending(self, traces: Sequence[Trace]) -> None:
         for trace in traces:
             self._settle(trace, "shutdown" if trace.open else "grace")
@@ -484,10 +513,11 @@ class TraceTable:
 
     def _make_room(self, ticket: int) -> None:
         """At the bound, make room for one item: what is decided leaves now; if nothing is, the oldest traces are."""
-        while ticket >= self.limit:
+        while ticket >= self.room.limit:
             if self._outbox.waiting:
-                self.limit += self._outbox.spill(ticket - self.limit + 1)
-            elif not self._evict("items"):
+                self.room.leave(self._outbox.spill(ticket - self.room.limit + 1))
+            elif not self._evict("items"):  # other threads have the last places and are about to take them
+                self.room.stand(ticket)
                 break
 
     def _evict(self, bound: str) -> bool:
@@ -502,20 +532,27 @@ class TraceTable:
         with self._turns.lock:
             before = self._outbox.waiting
             taken = self._outbox.take(n)
-            self.limit += before - self._outbox.waiting
+            self.room.leave(before - self._outbox.waiting)
         return taken
 
     # Outside the lock
 
-    def _hand_over(self, parcels: Iterable[Parcel]) -> None:
-        self._count(hand_over(parcels, self._spans))
+    def _hand_over(self, take: Callable[[], Iterable[Parcel]]) -> None:
+        outbox = self._outbox
+        with self._turns.lock:
+            mark = outbox.in_hand()
+            parcels = take()
+        try:
+            self._count(hand_over(parcels, self._spans))
+        finally:
+            outbox.hands.pop(mark, None)
 
     def _leave(self, deadline: float | None) -> bool:
         """Release what waits now; what comes meanwhile leaves the next time. Whether all of it left before the deadline."""
         at_once = _AT_ONCE if deadline is None else 1
         waiting = self._outbox.waiting
         while waiting > 0 and (deadline is None or time.monotonic() < deadline):
-            self._hand_over(self._take(min(at_once, waiting)))
+            self._hand_over(partial(self._take, min(at_once, waiting)))
             waiting -= at_once
         with self._turns.lock:
             losses, durations = self._tally.take()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
+from typing import Final
 
 from caseyos_otel.sampling.decision import Decision
 from caseyos_otel.sampling.outbox import Losses
 from caseyos_otel.sampling.trace import SPANS
+
+_MOST_DURATIONS: Final = 10_000
 
 
 class Tally:
@@ -16,7 +19,7 @@ class Tally:
         evictions: Traces decided early, by the bound (`traces`, `items`, `trace_items`, `age`) that they met.
         late: Spans and records that came after the decision about their trace, by whether that was to keep it.
         losses: Items dropped since `take`, by (destination, event name); `lost_spans` of them apart, as they are most.
-        durations: Seconds from a trace's first span to its decision, since `take`.
+        durations: Seconds from a trace's first span to its decision, since `take`; the last 10,000.
     """
 
     def __init__(self, by_chance: Decision) -> None:
@@ -27,7 +30,7 @@ class Tally:
         self.late: Counter[bool] = Counter()
         self.losses: Losses = Counter()
         self.lost_spans = 0
-        self.durations: list[float] = []
+        self.durations: deque[float] = deque(maxlen=_MOST_DURATIONS)
 
     def decided(self, decision: Decision) -> None:
         """One trace was decided."""
@@ -41,9 +44,9 @@ class Tally:
         """How many decisions kept (True) or dropped (False) a trace, by reason."""
         return self._decisions + Counter({(False, self._by_chance.reason): self._dropped_by_chance})
 
-    def take(self) -> tuple[Losses, list[float]]:
+    def take(self) -> tuple[Losses, deque[float]]:
         """Losses and durations since the last time."""
         losses, durations = self.losses, self.durations
         losses[SPANS, ""] += self.lost_spans
-        self.losses, self.lost_spans, self.durations = Counter(), 0, []
+        self.losses, self.lost_spans, self.durations = Counter(), 0, deque(maxlen=_MOST_DURATIONS)
         return losses, durations

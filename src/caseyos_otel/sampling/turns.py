@@ -18,10 +18,13 @@ class Turns:
 
     Attributes:
         lock: Held while work is done; take it to read what the work changes.
+        mistakes: (what was being done, error) of what went wrong. Said by `report` and never under the lock: a handler of
+            the service's may wait in another thread for this lock while it holds its own.
     """
 
     def __init__(self) -> None:
         self.lock: Final = threading.RLock()
+        self.mistakes: Final[deque[tuple[str, Exception]]] = deque()
         self._inside = False
         self._postponed: Final[deque[Callable[[], object]]] = deque()
 
@@ -44,4 +47,9 @@ class Turns:
         try:
             work()
         except Exception as error:
-            diagnostics.swallowed("sampling a trace", error)
+            self.mistakes.append(("sampling a trace", error))
+
+    def report(self) -> None:
+        """Say what went wrong. Call it without the lock."""
+        while self.mistakes:
+            diagnostics.swallowed(*self.mistakes.popleft())

@@ -58,10 +58,10 @@ class Undecided:
         return None
 
     def _sift(self) -> None:
-        for _ in range(len(self._by_age)):
-            if (trace := self._by_age.popleft()).decision is None:
-                self._by_age.append(trace)
-        for _ in range(len(self.idle)):
-            since, trace = entry = self.idle.popleft()
-            if trace.decision is None and trace.idle_since == since:
-                self.idle.append(entry)
+        """Let go of what is void. What is added meanwhile stays behind it: the order is that of age all the time."""
+        traces = [self._by_age.popleft() for _ in range(len(self._by_age))]
+        self._by_age.extendleft(trace for trace in reversed(traces) if trace.decision is None)
+        entries = [self.idle.popleft() for _ in range(len(self.idle))]
+        self.idle.extendleft(
+            (since, trace) for since, trace in reversed(entries) if trace.decision is None and trace.idle_since == since
+        )

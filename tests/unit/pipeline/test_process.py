@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from opentelemetry import trace
 from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk._logs.export import InMemoryLogRecordExporter, SimpleLogRecordProcessor
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from opentelemetry.sdk.trace.sampling import ALWAYS_ON
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON, ParentBased, TraceIdRatioBased
+from opentelemetry.trace import NonRecordingSpan, SpanContext, StatusCode, TraceFlags
 
 from caseyos_otel import _otel, diagnostics, track
 from caseyos_otel.events.record import EventRecord
@@ -116,12 +118,45 @@ def test_spans_that_export_go_behind_sampling_and_the_rest_stays_in_front(make_p
     assert [span.name for span in exporter.get_finished_spans()] == ["failing"]
 
 
-def test_a_sampler_that_was_chosen_is_respected_and_named(make_pipeline: MakePipeline) -> None:
-    provider = TracerProvider(sampler=ALWAYS_ON, shutdown_on_exit=False)
-    pipeline = make_pipeline(traces=provider)
-    assert provider.sampler is ALWAYS_ON
-    assert not pipeline.table.every_root_recorded
-    assert any("AlwaysOnSampler" in note for note in pipeline.notes)
+@pytest.mark.parametrize(
+    ("chosen", "noted", "tracestate"),
+    [
+        (ALWAYS_ON, False, "ot=th:0"),
+        (ParentBased(ALWAYS_ON), True, "ot=th:0"),  # it drops no trace that begins here
+        (ParentBased(TraceIdRatioBased(1.0)), True, ""),  # how many it drops, it does not say
+    ],
+)
+def test_a_sampler_that_was_chosen_is_respected_and_named_where_it_may_drop_a_failure(
+    make_pipeline: MakePipeline, chosen: Any, noted: bool, tracestate: str
+) -> None:
+    exporter, provider = InMemorySpanExporter(), TracerProvider(sampler=chosen, shutdown_on_exit=False)
+    provider.add_span_processor(BatchSpanProcessor(exporter))
+    pipeline = make_pipeline(traces=provider, OTEL_TRACES_SAMPLER="chosen", CASEYOS_OTEL_SUCCESS_RATIO="1")
+    assert provider.sampler is chosen
+    assert any(chosen.get_description() in note for note in pipeline.notes) is noted
+    unsampled = trace.set_span_in_context(NonRecordingSpan(SpanContext(1, 1, True, TraceFlags(0))))
+    failing = provider.get_tracer("service").start_span("failing", unsampled)
+    failing.set_status(StatusCode.ERROR)
+    failing.end()
+    provider.get_tracer("service").start_span("fine").end()
+    assert pipeline.flush(10)
+    left = {span.name: span.context.trace_state.to_header() for span in exporter.get_finished_spans()}
+    assert left == {"fine": tracestate} | ({} if noted else {"failing": "ot=th:0"})
+
+
+def test_inline_kept_traces_leave_though_nobody_flushes(make_pipeline: MakePipeline) -> None:
+    left = threading.Event()
+
+    class Exporter(InMemorySpanExporter):
+        def export(self, spans: Any) -> Any:
+            left.set()
+            return super().export(spans)
+
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(Exporter()))
+    make_pipeline(traces=provider, CASEYOS_OTEL_EMIT="inline", CASEYOS_OTEL_SUCCESS_RATIO="1")
+    provider.get_tracer("service").start_span("fine").end()
+    assert left.wait(20)
 
 
 # -- an SDK that we do not know --------------------------------------------------------------------------------------

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -14,8 +16,12 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import StatusCode
 
+from caseyos_otel import diagnostics
+from caseyos_otel.sampling.decision import ERROR, Decision
 from caseyos_otel.sampling.spans import TailSamplingSpanProcessor
 from caseyos_otel.sampling.table import TraceTable
+from caseyos_otel.sampling.trace import BEGAN_HERE, Trace
+from caseyos_otel.sampling.undecided import Undecided
 
 
 class Slow(SpanProcessor):
@@ -173,3 +179,119 @@ def test_a_span_without_a_context_hurts_nobody(sampling: Callable[..., Any], cap
     service = sampling()
     service.processor.on_end(ReadableSpan("made by hand"))
     assert "failed while holding an ended span" in caplog.text
+
+
+def test_a_flush_waits_for_what_another_thread_is_handing_over() -> None:
+    taken, go_on, flushed = threading.Event(), threading.Event(), threading.Event()
+    exported: list[str] = []
+
+    class Waits(SpanProcessor):
+        def on_end(self, span: ReadableSpan) -> None:
+            taken.set()
+            assert go_on.wait(30)
+            exported.append(span.name)
+
+    table = TraceTable(1.0)
+    processor = TailSamplingSpanProcessor(table, [Waits()])
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(processor)
+    provider.get_tracer("tests").start_span("span").end()
+    worker = threading.Thread(target=lambda: table.tick(time.monotonic() + 60))
+    worker.start()
+    assert taken.wait(10)
+    assert processor.force_flush(20) is False  # it has not left, and the deadline is over
+    flusher = threading.Thread(target=lambda: (processor.force_flush(30_000), flushed.set()))
+    flusher.start()
+    assert not flushed.wait(0.05)
+    go_on.set()
+    flusher.join(30)
+    worker.join(30)
+    assert flushed.is_set()
+    assert exported == ["span"]
+
+
+def test_an_exporter_may_flush_from_within() -> None:
+    class Flushes(SpanProcessor):
+        def on_end(self, span: ReadableSpan) -> None:
+            asked.append(table.flush(30))
+
+    asked: list[bool] = []
+    table = TraceTable(1.0)
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(TailSamplingSpanProcessor(table, [Flushes()]))
+    provider.get_tracer("tests").start_span("span").end()
+    provider.force_flush()
+    assert asked == [True]
+
+
+def test_what_ends_while_the_processor_shuts_down_is_counted() -> None:
+    lost: list[tuple[str, int]] = []
+
+    class EndsAnother(SpanProcessor):
+        def on_end(self, span: ReadableSpan) -> None:
+            if span.name == "first":
+                tracer.start_span("second").end()
+
+    table = TraceTable(1.0, on_dropped=lambda reason, n, destination, event: lost.append((reason, n)))
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(TailSamplingSpanProcessor(table, [EndsAnother()]))
+    tracer = provider.get_tracer("tests")
+    tracer.start_span("first").end()
+    provider.shutdown()
+    assert lost == [("shutdown", 1)]
+    assert table.held_traces == table.held_items == 0
+
+
+@pytest.mark.swallows
+def test_what_a_policy_raises_is_not_logged_while_the_table_is_locked(sampling: Callable[..., Any]) -> None:
+    """A handler holds its own lock while it logs; elsewhere it may just be what asks the table: neither would go on."""
+    answers: list[bool] = []
+
+    class Asks(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            elsewhere = threading.Thread(target=service.table.keep, args=(5,), daemon=True)
+            elsewhere.start()
+            elsewhere.join(5)
+            answers.append(elsewhere.is_alive())
+
+    class Broken:
+        def evaluate(self, trace: Any) -> None:
+            raise LookupError("broken as the test wants")
+
+    service = sampling(policies=[Broken()])
+    handler = Asks()
+    diagnostics.logger.addHandler(handler)
+    try:
+        service.tracer.start_span("root").end()
+        service.pass_time(1)
+    finally:
+        diagnostics.logger.removeHandler(handler)
+    assert answers == [False]
+
+
+def test_letting_go_of_decided_traces_keeps_the_order_of_age_while_others_begin() -> None:
+    """Another thread may begin a trace between any two steps; here it does whenever a trace is looked at."""
+    undecided, begun = Undecided(), itertools.count()
+
+    class Looked(Trace):
+        __slots__ = ()
+
+        @property
+        def decision(self) -> Decision | None:  # type: ignore[override]
+            if undecided.by_id.pop(self.trace_id, None) is not None:
+                undecided._by_age.append(Trace(1000, 0, BEGAN_HERE, 1000.0 + next(begun)))
+            return None if self.trace_id % 10 == 0 else ERROR
+
+        @decision.setter
+        def decision(self, value: Decision | None) -> None:
+            pass
+
+    for number in range(200):
+        undecided.add(Looked(number, 0, BEGAN_HERE, float(number)))
+    for number in range(200):
+        if number % 10:
+            undecided.by_id.pop(number)
+    undecided.oldest()
+    ages = [trace.first_seen for trace in undecided._by_age]
+    assert ages == sorted(ages)
+    assert len(ages) == 40
