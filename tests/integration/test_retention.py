@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import uuid_utils
-from sqlalchemy import Engine, Table, select, text
+from sqlalchemy import Engine, Table, event, select, text
 from typer.testing import CliRunner
 
 from caseyos_otel.cli import checkup
@@ -229,6 +229,31 @@ def test_writers_go_on_while_it_runs(engine: Engine, record_of: Make, monkeypatc
     assert failures == []
     assert {record.event_id for record in fresh} <= ids(engine, events) | ids(engine, outcome_events)
     assert len(ids(engine, events)) == 150
+    other.dispose()
+
+
+@pytest.mark.parametrize("statement", ["DELETE FROM events", "DELETE FROM outcome_events", "UPDATE outcome_events"])
+def test_on_postgresql_no_batch_makes_a_writer_wait(postgresql_url: str, record_of: Make, statement: str) -> None:
+    """While its transaction is open, another one commits; it would not get the lock within its timeout."""
+    engine, other = (
+        create(parse_url(postgresql_url)),
+        create(parse_url(f"{postgresql_url}?options=-clock_timeout%3D1s")),
+    )
+    schema.upgrade(engine)
+    store(engine, [aged(record_of, DISMISSED, 91), aged(record_of, REPLY, 91), aged(record_of, REPLY, 366)])
+    written: list[EventRecord] = []
+
+    def write(_connection: object, _cursor: object, executed: str, *_: object) -> None:
+        if executed.startswith(statement) and not written:
+            fresh = [aged(record_of, DISMISSED, 0), aged(record_of, REPLY, 0)]
+            store(other, fresh)
+            written.extend(fresh)
+
+    event.listen(engine, "after_cursor_execute", write)
+    retention.run(engine, policy(), pseudonym)
+    assert len(written) == 2
+    assert {record.event_id for record in written} <= ids(engine, events) | ids(engine, outcome_events)
+    engine.dispose()
     other.dispose()
 
 

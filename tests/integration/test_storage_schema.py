@@ -10,11 +10,14 @@ from pathlib import Path
 
 import alembic.command
 import pytest
+import uuid_utils
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from sqlalchemy import Column, Engine, Integer, MetaData, Table, Text, inspect, text
+from typer.testing import CliRunner
 
+from caseyos_otel.cli.app import app
 from caseyos_otel.errors import StorageError
 from caseyos_otel.storage import drift, partitions, schema, tables
 from caseyos_otel.storage.engine import create, parse_url
@@ -159,6 +162,41 @@ def test_a_foreign_table_is_refused_and_stays_as_it_was(engine: Engine, name: st
     assert inspect(engine).get_table_names() == [name]
     with engine.connect() as connection:
         assert connection.execute(text(f"SELECT * FROM {name}")).all() == [(1, "theirs")]
+
+
+@pytest.mark.parametrize(
+    "foreign", ["TABLE events_default (id integer)", "TABLE caseyos_otel_retention (id integer)", "SEQUENCE events"]
+    + [f"{kind} events AS SELECT 1 AS theirs" for kind in ("VIEW", "MATERIALIZED VIEW")],
+)  # fmt: skip
+def test_whatever_else_has_a_name_that_we_need_stays_alone_in_the_database(postgresql_url: str, foreign: str) -> None:
+    engine = create(parse_url(postgresql_url))
+    relations = text("SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace")
+    with engine.begin() as connection:
+        connection.execute(text(f"CREATE {foreign}"))
+        before = connection.scalars(relations).all()
+    with pytest.raises(StorageError, match=r"stays untouched.*CASEYOS_OTEL_DATABASE_URL"):
+        schema.upgrade(engine)
+    with engine.connect() as connection:
+        assert connection.scalars(relations).all() == before
+    engine.dispose()
+
+
+def test_a_foreign_table_in_the_place_of_a_month_is_told_and_rows_are_stored_beside_it(postgresql_url: str) -> None:
+    engine = create(parse_url(postgresql_url))
+    month = partitions.name_of(min(partitions.wanted([], datetime.now(UTC).date())))
+    with engine.begin() as connection:
+        connection.execute(text(f"CREATE TABLE {month} (title text)"))
+        connection.execute(text(f"INSERT INTO {month} VALUES ('theirs')"))
+    told = CliRunner().invoke(app, ["db", "upgrade", "--url", postgresql_url])
+    assert told.exit_code == 0
+    assert f"events: partition {month} is missing" in told.output
+    assert CliRunner().invoke(app, ["db", "check", "--url", postgresql_url]).exit_code == 1
+    with engine.begin() as connection:
+        row = {"event": "e", "occurred_at": datetime.now(UTC), "received_at": datetime.now(UTC), "failure": False}
+        connection.execute(tables.events.insert(), [{**row, "event_id": str(uuid_utils.uuid7()), "properties": {}}])
+        assert connection.execute(text("SELECT tableoid::regclass::text FROM events")).scalar() == partitions.DEFAULT
+        assert connection.execute(text(f"SELECT * FROM {month}")).all() == [("theirs",)]
+    engine.dispose()
 
 
 def test_a_schema_of_a_newer_release_stays_as_it_is(engine: Engine) -> None:

@@ -11,9 +11,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+import uuid_utils
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Engine, Row, Table, func, select, text
+from sqlalchemy import Engine, Row, Table, bindparam, func, inspect, select, text
 
 from caseyos_otel.events.field import FieldType, Privacy
 from caseyos_otel.events.model import Declaration
@@ -24,6 +25,7 @@ from caseyos_otel.events.registry import SPECIFIED
 from caseyos_otel.storage import partitions, schema
 from caseyos_otel.storage.engine import create, parse_url
 from caseyos_otel.storage.failure import RowsRejected, StorageUnavailable
+from caseyos_otel.storage.rows import row
 from caseyos_otel.storage.tables import events, outcome_events
 from caseyos_otel.storage.writer import Writer
 
@@ -46,6 +48,11 @@ def writer_for(engine: Engine, event_store: str = "all") -> Writer:
     )
 
 
+def prepared_writer(engine: Engine) -> Writer:
+    """For a database that has the tables."""
+    return Writer(engine, event_store="all", disclose=lambda record: record.values, pseudonym=pseudonym)
+
+
 @pytest.fixture
 def engine(database_url: str) -> Iterator[Engine]:
     engine = create(parse_url(database_url))
@@ -61,6 +68,10 @@ def rows_of(engine: Engine, table: Table) -> dict[str, Row[Any]]:
 def count(engine: Engine, table: Table) -> int:
     with engine.connect() as connection:
         return connection.execute(select(func.count()).select_from(table)).scalar_one()
+
+
+def stored(engine: Engine) -> list[int]:
+    return [count(engine, table) for table in (outcome_events, events)]
 
 
 def read_back(declaration: Declaration, row: Row[Any]) -> dict[str, Any]:
@@ -122,20 +133,69 @@ def test_what_is_written_twice_is_stored_once(engine: Engine, record_of: Make) -
     assert {event_id: rows_of(engine, outcome_events)[event_id] for event_id in first} == first
 
 
-@pytest.mark.parametrize("revision", sorted(schema._revisions_since(schema.WRITABLE_FROM)))
+REVISIONS = sorted(schema._revisions_since(schema.WRITABLE_FROM))
+
+
+@pytest.mark.parametrize("revision", REVISIONS)
 def test_this_release_writes_to_every_schema_that_it_calls_writable(
     engine: Engine, record_of: Make, revision: str
 ) -> None:
-    """Migrations expand first. That the release before writes to this schema can be tested from the second one on."""
+    """Migrations expand first: rolled out before its migration, a release stores its events all the same."""
     schema.upgrade(engine, revision)
     assert schema.is_writable(engine)
     writer = Writer(engine, event_store="all", disclose=lambda r: r.values, pseudonym=pseudonym)
     writer.write([record_of(REPLY), record_of(DISMISSED)])
     schema.upgrade(engine)
     writer.write([record_of(REPLY), record_of(DISMISSED)])
-    with engine.connect() as connection:
-        stored = {t.name: connection.scalar(text(f"SELECT count(*) FROM {t.name}")) for t in (outcome_events, events)}
-    assert stored == {"outcome_events": 2, "events": 2}
+    assert stored(engine) == [2, 2]
+
+
+@pytest.mark.parametrize("revision", REVISIONS[:-1])
+def test_what_a_writer_of_an_older_schema_names_can_be_written_to_this_one(
+    engine: Engine, record_of: Make, revision: str
+) -> None:
+    """The other way round, a writer of the release before on this schema: nothing it names is gone, and nothing that it
+    does not know of has to be given."""
+    schema.upgrade(engine, revision)
+    named = {table: {c["name"] for c in inspect(engine).get_columns(table.name)} for table in (outcome_events, events)}
+    schema.upgrade(engine)
+    for table, declaration in ((outcome_events, REPLY), (events, DISMISSED)):
+        record = record_of(declaration)
+        values = {**dict.fromkeys(named[table]), **row(record, record.values, datetime.now(UTC), pseudonym)}
+        columns = ", ".join(named[table])
+        marks = ", ".join(f":{name}" for name in named[table])
+        statement = text(f"INSERT INTO {table.name} ({columns}) VALUES ({marks}) ON CONFLICT (event_id) DO NOTHING")
+        known = [bindparam(name, type_=table.c[name].type) for name in named[table]]
+        with engine.begin() as connection:
+            connection.execute(statement.bindparams(*known), {name: values[name] for name in named[table]})
+    assert stored(engine) == [1, 1]
+
+
+def test_a_schema_of_the_next_release_takes_what_this_one_writes(engine: Engine, record_of: Make) -> None:
+    schema.upgrade(engine)
+    with engine.begin() as connection:
+        for table in ("outcome_events", "events"):
+            connection.execute(text(f"ALTER TABLE {table} ADD COLUMN campaign_id text"))
+        connection.execute(text(f"UPDATE {schema.VERSION_TABLE} SET version_num = '9999'"))
+    assert schema.is_writable(engine)
+    records = [record_of(REPLY), record_of(DISMISSED)]
+    writer_for(engine).write(records)
+    writer_for(engine).write([*records, record_of(REPLY), record_of(DISMISSED)])
+    assert stored(engine) == [2, 2]
+
+
+def test_a_column_that_is_gone_is_named_and_a_reason_to_wait(engine: Engine, record_of: Make) -> None:
+    """Events wait in the spool; none is set aside for what is no fault of its own."""
+    schema.upgrade(engine)
+    with engine.begin() as connection:
+        connection.execute(text("ALTER TABLE outcome_events DROP COLUMN reply_sentiment"))
+    record = record_of(REPLY)
+    with pytest.raises(StorageUnavailable, match=r"reply_sentiment.*`caseyos-otel db check` tells what differs"):
+        writer_for(engine).write([record])
+    with engine.begin() as connection:
+        connection.execute(text("ALTER TABLE outcome_events ADD COLUMN reply_sentiment text"))
+    writer_for(engine).write([record])
+    assert rows_of(engine, outcome_events)[record.event_id].reply_sentiment == record.values["reply_sentiment"]
 
 
 def test_a_database_without_our_tables_is_not_writable(engine: Engine) -> None:
@@ -162,6 +222,33 @@ def test_a_released_writer_holds_no_connection_and_opens_one_to_write(postgresql
     assert count(engine, outcome_events) == 2
     engine.dispose()
     onlooker.dispose()
+
+
+ONCE = "00000000-0000-8123-8123-0123456789ab"
+
+
+def test_of_many_events_with_one_id_the_first_is_stored_with_what_came_beside_them(
+    engine: Engine, record_of: Make
+) -> None:
+    """`once_per`: on PostgreSQL such a batch is not copied."""
+    writer = writer_for(engine)
+    first = record_of(DISMISSED, event_id=ONCE, dismiss_reason="first")
+    writer.write([first, record_of(REPLY), record_of(DISMISSED, event_id=ONCE, dismiss_reason="second")])
+    writer.write([record_of(DISMISSED, event_id=ONCE, dismiss_reason="third"), record_of(REPLY)])
+    assert stored(engine) == [2, 1]
+    assert read_back(DISMISSED, rows_of(engine, events)[ONCE]) == first.values
+
+
+def test_a_repeated_batch_stores_what_it_has_that_is_new_in_either_table(engine: Engine, record_of: Make) -> None:
+    writer = writer_for(engine)
+    before = [record_of(DISMISSED) for _ in range(600)]
+    writer.write(before)
+    new = [record_of(declaration) for declaration in (REPLY, DISMISSED) for _ in range(600)]
+    writer.write([*new, before[-1]])
+    assert stored(engine) == [600, 1200]
+    for table, records in ((outcome_events, new[:600]), (events, new[600:])):
+        rows = rows_of(engine, table)
+        assert all(read_back(r.declaration, rows[r.event_id]) == r.values for r in records)
 
 
 def test_two_writers_with_the_same_events_store_each_once(engine: Engine, record_of: Make) -> None:
@@ -365,6 +452,8 @@ def both_engines(postgresql_server: Any, tmp_path_factory: pytest.TempPathFactor
         f"sqlite:///{tmp_path_factory.mktemp('any')}/caseyos.db",
     ]
     engines = [create(parse_url(url)) for url in urls]
+    for engine in engines:
+        schema.upgrade(engine)
     yield engines
     for engine in engines:
         engine.dispose()
@@ -372,21 +461,35 @@ def both_engines(postgresql_server: Any, tmp_path_factory: pytest.TempPathFactor
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(any_values())
-def test_whatever_the_values_are_both_databases_take_the_row(
+def test_whatever_the_values_are_both_databases_store_the_same_row(
     both_engines: list[Engine], record_of: Make, drawn: tuple[Declaration, dict[str, Any]]
 ) -> None:
     declaration, values = drawn
     record = record_of(declaration, **values)
     table = outcome_events if record.outcome else events
+    rows = []
     for engine in both_engines:
-        writer_for(engine).write([record])
-        with engine.connect() as connection:
-            row = connection.execute(select(table).where(table.c.event_id == record.event_id)).one()
-        json.dumps(row.properties, allow_nan=False).encode()
-        for name, value in values.items():
-            if isinstance(value, bool) or (isinstance(value, str) and value.isascii() and "\0" not in value):
-                stored = row.properties if name.partition(".")[0] in row.properties else {}
-                assert value in (row._mapping.get(name), row._mapping.get("contact_email"), *_leaves(stored))
+        prepared_writer(engine).write([record])
+        rows.append(_row_of(engine, table, record.event_id))
+    # written again it takes the way of what is stored already, to another row
+    postgresql, again = both_engines[0], str(uuid_utils.uuid7())
+    repeated = record_of(declaration, event_id=again, **values)
+    prepared_writer(postgresql).write([record, repeated])
+    rows.append({**_row_of(postgresql, table, again), "event_id": record.event_id})
+    assert rows[0] == rows[1] == rows[2]
+    for name, value in values.items():
+        if isinstance(value, bool) or (isinstance(value, str) and value.isascii() and "\0" not in value):
+            properties = rows[0]["properties"] if name.partition(".")[0] in rows[0]["properties"] else {}
+            assert value in (rows[0].get(name), rows[0].get("contact_email"), *_leaves(properties))
+
+
+def _row_of(engine: Engine, table: Table, event_id: str) -> dict[str, Any]:
+    """All of it, but for when it came."""
+    with engine.connect() as connection:
+        row = connection.execute(select(table).where(table.c.event_id == event_id)).one()
+    # PostgreSQL keeps a number's digits: 1e16 comes back as a whole number
+    properties = json.loads(json.dumps(row.properties, allow_nan=False), parse_int=float)
+    return {**row._mapping, "received_at": None, "properties": properties}
 
 
 def _leaves(properties: dict[str, Any]) -> Iterator[Any]:

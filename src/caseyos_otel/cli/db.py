@@ -23,14 +23,17 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 @app.command()
 def upgrade(url: Url = None) -> None:
     """Create our tables or bring them up to date."""
-    from caseyos_otel.storage import engine, schema
+    from caseyos_otel.storage import drift, engine, schema
 
     try:
-        schema.upgrade(engine.create(engine.parse_url(_url(url))))
+        opened = engine.create(engine.parse_url(_url(url)))
+        schema.upgrade(opened)
+        left = drift.differences(opened)
     except CaseyosOtelError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from None
-    typer.echo("The tables are up to date.")
+    # what somebody changed by hand no migration mends, and it need not keep a deployment from going on
+    typer.echo("\n".join(_sentences(True, left)), err=bool(left))
 
 
 @app.command()

@@ -25,7 +25,7 @@ def anonymised(declaration: Declaration | None, row: Mapping[str, Any], pseudony
     their pseudonyms; in free text, and everywhere where nobody declares the event any more, addresses do.
     """
     changed = _columns(declaration, row, pseudonym)
-    if row["contact_email"] is not None:
+    if row["contact_email"] not in (None, row["contact_hash"]):
         changed["contact_email"] = row["contact_hash"]
     properties = _properties(declaration, row["properties"], pseudonym)
     if properties != row["properties"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from typing import Any, Final
 
@@ -20,6 +21,9 @@ class RowsRejected(StorageError, Rejected):  # an answer, like errors.Rejected
 
 _REFUSED_VALUES: Final = ("22", "23", "54")
 """PostgreSQL's SQLSTATE classes about values: data exception, integrity violation, program limit exceeded."""
+
+_MISSING: Final = ("42P01", "42703")
+"""Undefined table, undefined column."""
 
 _UNSTORABLE: Final = (OverflowError, TypeError, ValueError)
 """What is raised for a value before it reaches the database: an integer beyond 64 bits, a text that is not Unicode."""
@@ -42,7 +46,12 @@ def translate(error: Exception) -> StorageUnavailable | RowsRejected:
     said = first_line(error)
     if _about_values(error):
         return RowsRejected(f"the database refuses a row: {said}")
-    return StorageUnavailable(f"the database cannot be written now: {said}")
+    mend = (
+        "; `caseyos-otel db check` tells what differs, `db upgrade` makes what is missing"
+        if _about_schema(error)
+        else ""
+    )
+    return StorageUnavailable(f"the database cannot be written now: {said}{mend}")
 
 
 def first_line(error: Exception) -> str:
@@ -51,6 +60,13 @@ def first_line(error: Exception) -> str:
     diagnostic = getattr(original, "diag", None)
     text = getattr(diagnostic, "message_primary", None) or str(original)
     return f"{type(original).__name__}: {text.strip().partition(chr(10))[0]}"
+
+
+def _about_schema(error: Exception) -> bool:
+    """Whether a table or a column is missing."""
+    original = getattr(error, "orig", None) or error
+    missing = re.search(r"no such table|no such column|has no column named", str(original))
+    return getattr(original, "sqlstate", None) in _MISSING or (isinstance(original, sqlite3.Error) and bool(missing))
 
 
 def _about_values(error: Exception) -> bool:

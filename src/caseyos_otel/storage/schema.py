@@ -32,6 +32,10 @@ LOCK_TIMEOUT_S: Final = 30
 
 _OURS: Final = re.compile(rf"(?:{'|'.join(metadata.tables)}|{VERSION_TABLE}|events_(?:default|once_per|\d{{4}}_\d\d))")
 
+_ELSEWHERE: Final = (
+    "set CASEYOS_OTEL_DATABASE_URL to another database, or on PostgreSQL to a schema of its own "
+    "(?options=-csearch_path%3Dcaseyos)"
+)
 
 WRITABLE_FROM: Final = "0001"
 """The oldest revision that this release can write to: migrations expand first, and what they add is written a release
@@ -178,9 +182,7 @@ def _refuse_foreign(connection: Connection) -> None:
     for name in metadata.tables:
         if inspector.has_table(name):
             raise StorageError(
-                f"the database already has a table {name!r} that is not ours, and it stays untouched; set "
-                "CASEYOS_OTEL_DATABASE_URL to another database, or on PostgreSQL to a schema of its own "
-                "(?options=-csearch_path%3Dcaseyos)"
+                f"the database already has a table {name!r} that is not ours, and it stays untouched; {_ELSEWHERE}"
             )
 
 
@@ -189,4 +191,6 @@ def _explained(error: exc.DBAPIError) -> StorageError:
         return StorageError(
             f"this role may not create tables ({first_line(error)}); run caseyos-otel db upgrade once with one that may"
         )
+    if getattr(error.orig, "sqlstate", None) == "42P07":  # a partition's name, a sequence, a type: no table of ours
+        return StorageError(f"a name that we need is taken and stays untouched ({first_line(error)}); {_ELSEWHERE}")
     return translate(error)
