@@ -223,7 +223,7 @@ class _Source:
         yield f"resource = None; service_name = service_version = environment = {self._form.null}"
 
     def lines(self) -> Iterator[str]:
-        """What is settled for each record: `v0` and so on are fields, `p0` and so on the properties they become."""
+        """What is settled for each record: `v0` and so on are fields, `pv0` and so on the properties they become."""
         yield from self._origin()
         if self.addresses:
             yield "contact_hash, contact_email, shown = contact(record, values, pseudonym)"
@@ -300,7 +300,7 @@ def _key(name: str) -> str:
 
 
 def _fit(driver: Callable[[Any], Any], value: Any, key: str) -> tuple[Any, str]:
-    """What goes to the column, and to `rest` where that is not all of it."""
+    """What goes to the column, and the property that it is as well where the column does not hold all of it."""
     column, whole = fitted(value)
     return driver(column), "" if whole else f"{key}{_encode(clean(value))},"
 
