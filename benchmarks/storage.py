@@ -139,7 +139,8 @@ def _ready_tuples(records: Sequence[EventRecord]) -> tuple[str, list[tuple[Any, 
     marks = ", ".join("?" * len(names))
     statement = f"INSERT INTO {table.name} ({', '.join(names)}) VALUES ({marks}) ON CONFLICT DO NOTHING"
     filled, tuples = projection(records[0].declaration, SQLITE).columns, _made(records, SQLITE)
-    rows = [dict(zip(filled, made, strict=True)) for made in tuples]
+    constant = {"event": records[0].declaration.name}
+    rows = [constant | dict(zip(filled, made, strict=True)) for made in tuples]
     return statement, [tuple(row.get(name) for name in names) for row in rows]
 
 

@@ -34,9 +34,10 @@ if TYPE_CHECKING:
 
 POSTGRESQL: Final = postgresql.dialect()  # type: ignore[no-untyped-call]
 UNIQUE_VIOLATION: Final = "23505"
-_PORTION: Final = 32
-"""Rows that are made at once: the first ones reach the database early, and while it stores them, which needs no GIL, the
-threads of the service go on."""
+_PARAMETERS: Final = 128
+"""Rows of SQLite that are made at once; then the threads of the service go on, as storing a row needs no GIL."""
+_LINES: Final = 32
+"""Rows of PostgreSQL that are made at once: it stores the first ones while the next are made."""
 _BREATHE_AFTER: Final = 256
 _BREATH_S: Final = 0.000001
 """Sending to PostgreSQL waits for nothing, so it does not hand the GIL on: after some 0.7 ms of work the shortest sleep
@@ -105,7 +106,7 @@ def executemany(driver: Any, records: Sequence[EventRecord], maker: Maker) -> No
     """SQLite's way."""
     for declaration, of_it in _by_declaration(records).items():
         rows = maker.tuples(declaration, of_it, SQLITE)
-        while some := list(islice(rows, _PORTION)):
+        while some := list(islice(rows, _PARAMETERS)):
             driver.executemany(sqlite_insert(declaration), some)
 
 
@@ -115,9 +116,9 @@ def copy(driver: Any, records: Sequence[EventRecord], maker: Maker) -> None:
         made = (maker.tuples(declaration, of_it, COPY) for declaration, of_it in _by_declaration(of_table).items())
         lines = map("\t".join, chain.from_iterable(made))
         with driver.cursor() as cursor, cursor.copy(copy_statement(table)) as into:
-            for start in range(0, len(of_table), _PORTION):
-                into.write("\n".join([*islice(lines, _PORTION), ""]))
-                if start % _BREATHE_AFTER == _BREATHE_AFTER - _PORTION:
+            for start in range(0, len(of_table), _LINES):
+                into.write("\n".join([*islice(lines, _LINES), ""]))
+                if start % _BREATHE_AFTER == _BREATHE_AFTER - _LINES:
                     time.sleep(_BREATH_S)
 
 
@@ -132,9 +133,10 @@ def skip_stored(driver: Any, records: Sequence[EventRecord], maker: Maker) -> No
 def sqlite_insert(declaration: Declaration) -> str:
     """The statement for the rows of one declaration."""
     names = projection(declaration, SQLITE).columns
-    into = f"{outcome_events.name if declaration.outcome else events.name} ({', '.join(names)})"
+    into = f"{outcome_events.name if declaration.outcome else events.name} (event, {', '.join(names)})"
     marks = ", ".join("?" * len(names))
-    return f"INSERT INTO {into} VALUES ({marks}) ON CONFLICT DO NOTHING"  # noqa: S608  # names of our own tables
+    name = declaration.name.replace("'", "''")
+    return f"INSERT INTO {into} VALUES ('{name}', {marks}) ON CONFLICT DO NOTHING"  # noqa: S608  # our own names
 
 
 @cache

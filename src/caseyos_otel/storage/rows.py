@@ -78,7 +78,7 @@ class Form:
     json: str
     driver: Callable[[Any], Any]
     every_column: bool
-    """Or only those that this event can fill: what a statement does not name costs nothing."""
+    """Or only those that events of this kind fill differently: what is not a parameter costs nothing."""
 
 
 def _parameter(value: Any) -> Any:
@@ -141,7 +141,7 @@ def row(record: EventRecord, values: Mapping[str, Any], received_at: datetime, p
         if made.get(name) is not None:
             made[name] = bool(made[name])
     made["properties"] = json.loads(made["properties"])
-    return dict.fromkeys(columns_of(record.declaration)) | made
+    return dict.fromkeys(columns_of(record.declaration)) | {"event": record.declaration.name} | made
 
 
 def columns_of(declaration: Declaration) -> tuple[str, ...]:
@@ -196,7 +196,6 @@ class _Source:
         form = self._form
         made = {
             "event_id": form.text.format(v="event_id"),
-            "event": repr(form.driver(self._declaration.name)),
             "occurred_at": form.moment.format(v="whole_second + '%06d' % (since - low)"),
             "received_at": "received_at",
             "trace_id": "trace",
@@ -207,6 +206,8 @@ class _Source:
             "properties": form.json.format(v="'{' + properties[:-1] + '}'"),
             **{field.name: v for v, field in self._typed.items()},
         }
+        if form.every_column:
+            made["event"] = repr(form.driver(self._declaration.name))
         if self.addresses:
             made["contact_hash"] = "contact_hash"
         if self.addresses and self._declaration.outcome:
@@ -222,7 +223,7 @@ class _Source:
         yield f"resource = None; service_name = service_version = environment = {self._form.null}"
 
     def lines(self) -> Iterator[str]:
-        """What is settled for each record: `v0` and so on are fields, `p0` and so on the properties they become."""
+        """What is settled for each record: `v0` and so on are fields, `pv0` and so on the properties they become."""
         yield from self._origin()
         if self.addresses:
             yield "contact_hash, contact_email, shown = contact(record, values, pseudonym)"
@@ -299,7 +300,7 @@ def _key(name: str) -> str:
 
 
 def _fit(driver: Callable[[Any], Any], value: Any, key: str) -> tuple[Any, str]:
-    """What goes to the column, and to `rest` where that is not all of it."""
+    """What goes to the column, and the property that it is as well where the column does not hold all of it."""
     column, whole = fitted(value)
     return driver(column), "" if whole else f"{key}{_encode(clean(value))},"
 

@@ -52,7 +52,7 @@ class Writer:
             StorageUnavailable: nothing is wrong with the records; try again later.
             RowsRejected: these records cannot be stored as they are; the message says why.
         """
-        stored = [r for r in records if r.outcome or self._event_store != "outcomes"]
+        stored = [r for r in records if r.outcome] if self._event_store == "outcomes" else records
         if not stored:
             return
         try:
