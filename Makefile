@@ -4,7 +4,7 @@ ARGS ?=
 PIP = -m pip --disable-pip-version-check -q
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-lowest lint bench docs otelcol clean
+.PHONY: help demo test test-lowest lint fuzz bench docs otelcol clean
 
 help: ## show this
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -13,7 +13,7 @@ demo: .venv/demo ## a service's working day, its events in three places, counted
 	@.venv/bin/python examples/command_center/demo.py $(ARGS)
 
 test: lint .venv-bugsink/ready otelcol ## style, types, layers, then every test
-	.venv/bin/python -m pytest tests/unit tests/contract tests/properties $(ARGS)
+	.venv/bin/python -m pytest tests/unit tests/contract tests/properties tests/fuzz $(ARGS)
 	.venv/bin/python -m pytest tests/integration $(ARGS)
 	# a process of its own: beside its gRPC servers and forks a test of Sentry lost its socket now and then
 	.venv/bin/python -m pytest tests/e2e $(ARGS)
@@ -31,6 +31,10 @@ bench: .venv/bench ## what track(), a span, the spool, the tables and the gatewa
 
 test-lowest: .venv-lowest/ready ## unit and contract tests with the lowest versions that pyproject.toml allows
 	.venv-lowest/bin/python -m pytest tests/unit tests/contract $(ARGS)
+
+fuzz: .venv/dev ## guided by coverage, the decoders read what nobody sends: a minute each (ARGS=-max_total_time=3600)
+	@for target in decoding logs traces json inflating; do \
+		.venv/bin/python -m tests.fuzz $$target .cache/fuzz/$$target -max_total_time=60 $(ARGS) || exit 1; done
 
 docs: .venv/dev ## regenerate the pages made from the code
 	.venv/bin/python docs/generate.py
