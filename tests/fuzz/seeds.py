@@ -28,6 +28,12 @@ VALUES: dict[FieldType, Any] = {
     FieldType.BOOLEAN: True,
     FieldType.TIMESTAMP: "2026-01-23T15:30:00+00:00",
 }
+UNDECLARED = (
+    KeyValue(key="a", value=AnyValue(int_value=300)),
+    KeyValue(key="b", value=AnyValue(bool_value=True)),
+    KeyValue(key="c", value=AnyValue(double_value=0.5)),
+    KeyValue(key="d", value=AnyValue(string_value="text")),
+)
 SOME_TIME = 1_769_178_600_123_456_789
 
 
@@ -36,7 +42,8 @@ def logs() -> Iterator[bytes]:
     for event in (_event(n) for n in range(len(DECLARATIONS))):
         request = ENCODER.encode([event])
         yield request
-        yield _without_id(request)
+        yield _changed(request, with_id=False)
+        yield _changed(request, with_id=True, more=UNDECLARED)
     yield ENCODER.encode([_event(0), _event(1)])
     yield ENCODER.encode([_event(0)]) + ENCODER.encode([_event(1)])
 
@@ -87,10 +94,10 @@ def _value(field: Field) -> Any:
     return field.allowed[0] if field.allowed else VALUES[field.type]
 
 
-def _without_id(request: bytes) -> bytes:
+def _changed(request: bytes, *, with_id: bool, more: tuple[KeyValue, ...] = ()) -> bytes:
     message = ExportLogsServiceRequest.FromString(request)
     for record in message.resource_logs[0].scope_logs[0].log_records:
-        kept = [attribute for attribute in record.attributes if attribute.key != EVENT_ID]
+        kept = [attribute for attribute in record.attributes if with_id or attribute.key != EVENT_ID]
         del record.attributes[:]
-        record.attributes.extend(kept)
+        record.attributes.extend([*kept, *more])
     return message.SerializeToString()

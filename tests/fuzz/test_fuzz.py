@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-TARGETS = ("decoding", "logs", "traces", "json", "inflating")
+from tests.fuzz.targets import TARGETS
 
 
 @pytest.mark.parametrize("target", TARGETS)

@@ -46,15 +46,17 @@ COMPRESS: dict[str, Callable[[bytes], bytes]] = {
 class Sent:
     """A gateway, and the ids of the events that it has acknowledged."""
 
-    def __init__(self, state: Path) -> None:
+    def __init__(self, state: Path, **more: str) -> None:
         variables = {
             "CASEYOS_OTEL_STATE_DIR": str(state),
             "CASEYOS_OTEL_LOG": str(state / "log"),
             "CASEYOS_OTEL_GATEWAY_RATE": "0",
             "CASEYOS_OTEL_GATEWAY_MAX_BYTES": str(LIMIT),
+            **more,
         }
         self.settings = load(variables)
-        self._server = uvicorn.Server(uvicorn.Config(create_app(self.settings), port=0, log_level="warning"))
+        self.app = create_app(self.settings)
+        self._server = uvicorn.Server(uvicorn.Config(self.app, port=0, log_level="warning"))
         self._thread = threading.Thread(target=self._server.run, daemon=True)
         self.client = httpx.Client()
         self.acknowledged: set[str] = set()

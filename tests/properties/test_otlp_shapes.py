@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 
-from caseyos_otel.errors import CaseyosOtelError
 from caseyos_otel.events.record import EVENT_ID, EventRecord
 from caseyos_otel.otlp import decode as decoding
+from caseyos_otel.otlp import wire
 from tests.properties.test_otlp import ENCODER, REGISTRY, events
 
 Result = list[dict[str, Any]] | str
@@ -30,7 +31,7 @@ def seen(decode: Any, request: bytes) -> tuple[Result, list[tuple[str, bytes]], 
 
     try:
         found: list[EventRecord] = decode(request, REGISTRY, aside, problem, lambda: 1)
-    except CaseyosOtelError:
+    except decoding.MalformedRequestError:
         return "no request", [], []
     return (
         [{**vars(r), "values": repr(r.values), "declaration": r.declaration.name} for r in found],
@@ -80,6 +81,20 @@ def test_what_was_damaged_after_it_was_learned(record: EventRecord, data: st.Dat
 @given(st.lists(events(), min_size=1, max_size=3), st.binary(max_size=30), st.binary(max_size=30))
 def test_requests_joined_with_anything(records: list[EventRecord], before: bytes, after: bytes) -> None:
     same(before + ENCODER.encode(records) + ENCODER.encode(records) + after)
+
+
+@pytest.mark.parametrize("other", [b"\x18\xac\x00", b"\x18\x05\x05", b"\x18\xff\xff"], ids=["longer", "two", "endless"])
+@pytest.mark.parametrize("key", ["caseyos.circuit_breaker.threshold", "undeclared"])
+def test_a_number_that_protobuf_would_not_write_so(key: str, other: bytes) -> None:
+    ours = "caseyos.circuit_breaker."
+    whole = {f"{ours}service": "gmail", f"{ours}failure_count": 3, f"{ours}threshold": 300, "undeclared": 300}
+    found = b"".join(wire.delimited(6, wire.key_value(name, value)) for name, value in whole.items())
+    record = wire.tag(1, wire.FIXED64) + bytes(range(8)) + found + wire.delimited(12, f"{ours}opened".encode())
+    request = wire.delimited(1, wire.delimited(2, wire.delimited(2, record)))
+    damaged = request.replace(wire.key_value(key, 300), wire.key_value(key, 300).replace(b"\x18\xac\x02", other))
+    assert damaged != request
+    same(request)
+    same(damaged)
 
 
 def test_of_a_structure_that_was_seen_twice_no_message_is_made(monkeypatch: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,6 +20,7 @@ from caseyos_otel.events.registry import Registry
 from caseyos_otel.gateway.auth import Bearer, check_tokens
 from caseyos_otel.gateway.exposition import CONTENT_TYPE
 from caseyos_otel.gateway.gateway import Gateway
+from caseyos_otel.gateway.openapi import describe
 from caseyos_otel.gateway.otlp_http import Endpoint
 from caseyos_otel.gateway.refusal import Refused
 from caseyos_otel.pipeline import announcement
@@ -54,6 +56,7 @@ def create_app(in_force: Settings | None = None, *, shared: Path | None = None) 
         title="caseyos-otel", lifespan=_lifespan, docs_url=None, redoc_url=None, openapi_url=None, telemetry=_SILENT
     )
     app.state.gateway = gateway
+    app.openapi = partial(describe, in_force)  # type: ignore[method-assign]  # FastAPI's documented way
     for signal in ("logs", "traces"):
         app.add_route(f"/v1/{signal}", Endpoint(gateway, signal), methods=["POST"])  # type: ignore[arg-type]  # an ASGI app
     _add_operations(app, gateway)

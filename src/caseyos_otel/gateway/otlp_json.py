@@ -15,7 +15,14 @@ from google.protobuf.message import Message  # type: ignore[import-untyped]  # n
 
 from caseyos_otel.gateway.refusal import MALFORMED, Refused
 
-_IDS: Final = {"traceId": 32, "trace_id": 32, "spanId": 16, "span_id": 16, "parentSpanId": 16, "parent_span_id": 16}
+ID_DIGITS: Final = {
+    "traceId": 32,
+    "trace_id": 32,
+    "spanId": 16,
+    "span_id": 16,
+    "parentSpanId": 16,
+    "parent_span_id": 16,
+}
 _DEEPEST: Final = 100
 """Messages inside each other, as protobuf's own parsers limit them."""
 
@@ -59,9 +66,9 @@ def _list(holder: Any, *names: str) -> list[Any]:
 
 
 def _hex_to_base64(holder: dict[str, Any]) -> None:
-    for name in _IDS.keys() & holder.keys():
+    for name in ID_DIGITS.keys() & holder.keys():
         text = holder[name]
         if isinstance(text, str) and text:
-            if len(text) != _IDS[name]:
+            if len(text) != ID_DIGITS[name]:
                 raise ValueError(name)
             holder[name] = base64.b64encode(bytes.fromhex(text)).decode("ascii")

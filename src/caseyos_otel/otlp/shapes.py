@@ -22,6 +22,7 @@ from caseyos_otel.events.field import Field, FieldType, parse_timestamp
 from caseyos_otel.events.identity import derived_event_id
 from caseyos_otel.events.model import Declaration
 from caseyos_otel.events.record import EVENT_ID, EventRecord
+from caseyos_otel.otlp import wire
 from caseyos_otel.otlp.structure import FLAGS, OBSERVED, SPAN_ID, TIME, TRACE_ID, Structure, take_apart
 
 MOST_KEPT: Final = 512
@@ -146,7 +147,7 @@ def _source(structure: Structure, record: bytes, declaration: Declaration) -> st
     for n, (role, kind) in enumerate(structure.roles):
         declared = declaration.by_attribute.get(role) if isinstance(role, str) else None
         if declared is None:
-            lines += [f"    v{n}.decode()"] if kind == "string" and role != EVENT_ID else []
+            lines += [f"    {line}" for line in _checked(f"v{n}", kind)] if role != EVENT_ID else []
             continue
         converted = _converted(f"v{n}", kind, declared, declaration.fields.index(declared))
         if converted is None:
@@ -217,10 +218,25 @@ def _converted(v: str, kind: str, declared: Field, number: int) -> list[str] | N
     return [*lines, f"if {v} not in allowed{number}: return None"] if declared.allowed else lines
 
 
+def _checked(v: str, kind: str) -> list[str]:
+    """Lines that return None where protobuf would refuse a value that is no field, or write it in another way."""
+    match kind:
+        case "string":
+            return [f"{v}.decode()"]
+        case "bool":
+            return [f"if {v} > 1: return None"]
+        case "int":
+            return [f"if signed({v}) is None: return None"]
+    return []
+
+
 @lru_cache(maxsize=4096)
 def _signed(raw: bytes) -> int | None:
-    """A varint that fills these bytes exactly, as a signed number of 64 bits; None where it does not."""
-    if not 0 < len(raw) <= 10 or raw[-1] > 127 or any(byte < 128 for byte in raw[:-1]):
-        return None
+    """A varint as a signed number of 64 bits; None where protobuf would not write it in exactly these bytes.
+
+    A longer form means the same, but an id that is derived from the record's bytes would be another one.
+    """
     number = sum((byte & 127) << 7 * n for n, byte in enumerate(raw)) & ((1 << 64) - 1)
+    if wire.varint(number) != raw:
+        return None
     return number - (1 << 64) if number >> 63 else number
