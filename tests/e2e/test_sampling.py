@@ -53,7 +53,18 @@ async def handle(how: str):
 FAILURES = ("event", "record", "span")
 THRESHOLD = probability.threshold(0.1)
 UNSAMPLED, SAMPLED = "00", "01"
-DISTROS = {"ours": {}, "stock": {"PYTHONPATH": str(STOCK_DISTRO), "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"}}
+CONFIG_FILE = """
+file_format: '1.0'
+propagator: {composite: [{tracecontext: {}}]}
+tracer_provider:
+  processors:
+    - batch: {exporter: {otlp_http: {endpoint: "${OTEL_EXPORTER_OTLP_ENDPOINT}/v1/traces"}}}
+"""
+DISTROS = {
+    "ours": {},
+    "stock": {"PYTHONPATH": str(STOCK_DISTRO), "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"},
+    "file": {"OTEL_CONFIG_FILE": "otel.yaml"},
+}
 
 
 class Asked(NamedTuple):
@@ -87,6 +98,7 @@ def test_traces_are_whole_and_failures_are_kept_whoever_called(distro: str, tmp_
 def traffic(here: Path, receiver: OtlpReceiver, settings: dict[str, str]) -> list[Asked]:
     """Requests of every kind, mixed, over kept-alive connections."""
     (here / "service.py").write_text(SERVICE)
+    (here / "otel.yaml").write_text(CONFIG_FILE)
     port = free_port()
     env = environment(
         here / "state", OTEL_EXPORTER_OTLP_ENDPOINT=receiver.endpoint, ELSEWHERE=receiver.endpoint, **settings
@@ -173,3 +185,41 @@ def test_our_own_requests_and_queries_make_no_spans(tmp_path: Path) -> None:
     assert len(sentry.events) == 1
     assert names(receiver.spans) == ["the service's own"]
     assert names(sentry.spans) == ["the service's own"]
+
+
+FORKS = """
+import os
+from opentelemetry import trace
+from caseyos_otel import flush
+
+tracer = trace.get_tracer("service")
+tracer.start_span("the parent's, ended before").end()
+waiting = tracer.start_span("the parent's, ended after")
+child = os.fork()
+if child == 0:
+    with tracer.start_as_current_span("the child's") as span:
+        span.set_status(trace.StatusCode.ERROR)
+    with tracer.start_as_current_span("the child's, fine"):
+        pass
+    assert flush(10)
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+waiting.end()
+assert flush(10)
+"""
+
+
+@pytest.mark.parametrize("method", ["ours", "file"])
+def test_a_forked_child_has_traces_of_its_own_and_the_parent_keeps_its_own(method: str, tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(FORKS)
+    (tmp_path / "otel.yaml").write_text(CONFIG_FILE)
+    with OtlpReceiver() as receiver:
+        settings = {"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.endpoint, "CASEYOS_OTEL_SUCCESS_RATIO": "1"}
+        settings |= {"OTEL_CONFIG_FILE": str(tmp_path / "otel.yaml")} if method == "file" else {}
+        done = run(program, environment(tmp_path / "state", **settings))
+        assert done.returncode == 0, done.stderr
+    expected = ["the child's", "the child's, fine", "the parent's, ended after", "the parent's, ended before"]
+    assert names(receiver.spans) == expected
+    reasons = {span.name: span.attributes["caseyos.sampling.reason"] for span in receiver.spans}
+    assert reasons == dict.fromkeys(expected, "probability") | {"the child's": "error"}
