@@ -33,6 +33,9 @@ class Room:
 
     def leave(self, n: int = 1) -> None:
         """So many have left: those without a place first."""
+        if not (self.standing or self._void):  # nearly always
+            self.limit += n
+            return
         stood = min(n, self.standing)
         self.standing -= stood
         self.limit += n - stood
