@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import statistics
 import subprocess
 import sys
@@ -24,8 +23,9 @@ from typing import Final
 
 from tests.e2e.door import AWAY, Door, Way
 from tests.e2e.receiver import OtlpReceiver, Sentry
-from tests.e2e.service import INSTRUMENT, environment
-from tests.integration.conftest import PostgresServer, _free_port, _install
+from tests.e2e.service import INSTRUMENT, cli, environment
+from tests.integration.conftest import running_postgresql
+from tests.ports import port_of
 
 PROGRAM: Final = """
 import sys, time
@@ -80,10 +80,11 @@ def _surroundings() -> Iterator[tuple[list[Door], dict[str, str], Path]]:
     """Three servers behind doors, and the environment of a service that has them as destinations."""
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="benchmarks-")))
-        url = stack.enter_context(_postgresql())
+        server = stack.enter_context(running_postgresql("benchmarks-postgresql"))
+        url = server.url(server.create_database())
         sentry, otlp = stack.enter_context(Sentry()), stack.enter_context(OtlpReceiver())
         addresses = (url, sentry.dsn, otlp.endpoint)
-        ports = [int(address.rpartition(":")[2].partition("/")[0]) for address in addresses]
+        ports = [port_of(address) for address in addresses]
         doors = [stack.enter_context(Door(port)) for port in ports]
         names = ("CASEYOS_OTEL_DATABASE_URL", "SENTRY_DSN", "OTEL_EXPORTER_OTLP_ENDPOINT")
         behind = {
@@ -91,22 +92,8 @@ def _surroundings() -> Iterator[tuple[list[Door], dict[str, str], Path]]:
             for name, address, port, door in zip(names, addresses, ports, doors, strict=True)
         }
         env = environment(directory / "state", CASEYOS_OTEL_LOG=os.devnull, **behind)
-        cli = [str(Path(sys.executable).with_name("caseyos-otel")), "db", "upgrade"]
-        subprocess.run(cli, env=env, check=True, capture_output=True)
+        cli(env, "db", "upgrade")
         yield doors, env, directory
-
-
-@contextmanager
-def _postgresql() -> Iterator[str]:
-    directory = Path(tempfile.mkdtemp(prefix="benchmarks-postgresql-"))
-    server = PostgresServer(directory, _free_port())
-    try:
-        _install(directory)
-        server.start()
-        yield server.url(server.create_database())
-    finally:
-        server.stop()
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 def _end(life: Life, doors: list[Door], env: dict[str, str], directory: Path) -> float:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import sqlite3
 import statistics
 import sys
@@ -262,17 +261,10 @@ def _text(event: str, report: dict[str, dict[str, float]]) -> str:
 
 @contextmanager
 def _postgresql() -> Iterator[str]:
-    from tests.integration.conftest import PostgresServer, _free_port, _install
+    from tests.integration.conftest import running_postgresql
 
-    directory = Path(tempfile.mkdtemp(prefix="benchmarks-postgresql-"))
-    server = PostgresServer(directory, _free_port())
-    try:
-        _install(directory)
-        server.start()
+    with running_postgresql("benchmarks-postgresql") as server:
         yield server.url(server.create_database())
-    finally:
-        server.stop()
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 if __name__ == "__main__":

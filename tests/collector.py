@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import time
 import urllib.request
@@ -14,6 +13,8 @@ from pathlib import Path
 from typing import Self
 
 import pytest
+
+from tests.ports import free_ports
 
 CONFIG = Path(__file__).parent.parent / "collector-config"
 
@@ -38,18 +39,6 @@ def _missing(message: str) -> Path:
     if os.environ.get("CASEYOS_OTEL_REQUIRE_ALL") == "1":
         pytest.fail(message)
     pytest.skip(message)
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports of loopback that nobody listens on, all different."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [int(each.getsockname()[1]) for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
 
 
 class Collector:

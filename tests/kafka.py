@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from functools import cache
@@ -14,7 +13,7 @@ from typing import Self
 
 import pytest
 
-from tests.collector import free_ports
+from tests.ports import free_ports, listens
 
 VERSION = "4.1.1"
 POM = f"""<project xmlns="http://maven.apache.org/POM/4.0.0">
@@ -86,7 +85,7 @@ class Broker:
             command = [*self._java, "kafka.Kafka", str(self._properties)]
             self._process = subprocess.Popen(command, stdout=log, stderr=log)
         deadline = time.monotonic() + 60
-        while not self._listens():
+        while not listens(self._port):
             if self._process.poll() is not None or time.monotonic() > deadline:
                 raise AssertionError(f"the broker does not run: {self._log.read_text()[-4000:]}")
             time.sleep(0.1)
@@ -96,13 +95,6 @@ class Broker:
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGKILL)
         self._process.wait(30)
-
-    def _listens(self) -> bool:
-        try:
-            with socket.create_connection(("127.0.0.1", self._port), timeout=0.2):
-                return True
-        except OSError:
-            return False
 
     def __enter__(self) -> Self:
         self.start()

@@ -22,7 +22,8 @@ from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
 from opentelemetry.sdk.resources import Resource
 
-from tests.e2e.service import environment, free_port, wait_for
+from tests.e2e.service import environment, wait_for
+from tests.ports import free_port
 
 SERVE = str(Path(sys.executable).with_name("caseyos-otel"))
 REPLY = "caseyos.outcome.reply_received"

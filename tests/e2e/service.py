@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -15,6 +14,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
+
+from tests.ports import listens
 
 INSTRUMENT = str(Path(sys.executable).with_name("opentelemetry-instrument"))
 STOCK_DISTRO = Path(sys.prefix) / "stock-distro"
@@ -103,17 +104,7 @@ class Server:
         return [json.loads(line) for line in self.output().splitlines() if line.startswith('{"event"')]
 
     def _answers(self) -> bool:
-        try:
-            with socket.create_connection(("127.0.0.1", self._port), timeout=0.2):
-                return True
-        except OSError:
-            return False
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
+        return listens(self._port)
 
 
 def wait_for(condition: Any, message: str, detail: Any = lambda: "", timeout_s: float = 20.0) -> Any:

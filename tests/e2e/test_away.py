@@ -18,6 +18,7 @@ from tests.e2e.door import AWAY, Door, Way
 from tests.e2e.receiver import GrpcReceiver, OtlpReceiver, Received, Sentry
 from tests.e2e.service import INSTRUMENT, cli, environment
 from tests.integration.conftest import PostgresServer
+from tests.ports import port_of
 
 ENDS_WITHIN_S = 25
 """No promise: OpenTelemetry's providers wait thirty seconds each for a receiver that does not answer."""
@@ -57,7 +58,7 @@ class World:
             "SENTRY_DSN": self.sentry.dsn,
             "OTEL_EXPORTER_OTLP_ENDPOINT": self.collector.endpoint,  # type: ignore[attr-defined]  # both kinds have it
         }
-        ports = {name: int(each.rpartition(":")[2].partition("/")[0]) for name, each in addresses.items()}
+        ports = {name: port_of(each) for name, each in addresses.items()}
         self._doors = {name: stack.enter_context(Door(port)) for name, port in ports.items()}
         behind = {n: addresses[n].replace(f":{ports[n]}", f":{door.port}") for n, door in self._doors.items()}
         self.env = environment(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -16,6 +15,8 @@ from typing import Any
 
 import httpx
 import pytest
+
+from tests.ports import free_port
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "command_center"
 RECOMMENDATIONS = 50
@@ -43,11 +44,6 @@ class Day:
     def rows(self, query: str) -> int:
         with sqlite3.connect(self.database) as connection:
             return int(connection.execute(f"select count(*) from {query}").fetchone()[0])
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 @contextmanager

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.service import Server, environment, free_port, rows, run, wait_for
+from tests.e2e.service import Server, environment, rows, run, wait_for
+from tests.ports import free_port
 
 APP = """
 from caseyos_otel import track

@@ -22,7 +22,8 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from caseyos_otel.otlp import wire
 from tests.e2e.gateway import REPLY, SERVE, Gateway, emit, reply, request_of, serving
 from tests.e2e.receiver import OtlpReceiver, Sentry
-from tests.e2e.service import environment, free_port, rows, wait_for
+from tests.e2e.service import environment, rows, wait_for
+from tests.ports import free_port
 
 SIGNED = {"event_name": "acme.contract.signed", "acme.contract.id": "c1", "acme.contract.signer": "john@acmecorp.com"}
 DECLARED = """

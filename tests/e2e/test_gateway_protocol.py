@@ -21,7 +21,8 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 
 from caseyos_otel.otlp import wire
 from tests.e2e.gateway import SERVE, Gateway, reply, request_of, serving
-from tests.e2e.service import environment, free_port, rows, wait_for
+from tests.e2e.service import environment, rows, wait_for
+from tests.ports import free_port
 
 INGEST = "ingest-0123456789abcdef"
 ADMIN = "admin-0123456789abcdef"

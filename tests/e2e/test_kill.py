@@ -19,7 +19,8 @@ from caseyos_otel.spool import quarantine
 from caseyos_otel.spool.segment import HEADER_SIZE, Damage, Record, scan
 from tests.e2e.nursery import PER_CHILD, Nursery
 from tests.e2e.service import cli, environment, run, wait_for
-from tests.integration.conftest import PostgresServer, _free_port
+from tests.integration.conftest import PostgresServer
+from tests.ports import free_port
 
 KILLS = 200
 DAMAGED = 40
@@ -86,7 +87,7 @@ def test_of_a_damaged_spool_only_the_damaged_record_is_missing_and_it_is_in_quar
 ) -> None:
     seed = random.randrange(10**6)
     chance = random.Random(seed)
-    away = {**env, "CASEYOS_OTEL_DATABASE_URL": f"postgresql://nobody@127.0.0.1:{_free_port()}/nothing"}
+    away = {**env, "CASEYOS_OTEL_DATABASE_URL": f"postgresql://nobody@127.0.0.1:{free_port()}/nothing"}
     nursery = Nursery(tmp_path / "nursery.py", away)
     expected: set[int] = set()
     pieces = 0

@@ -18,6 +18,7 @@ from tests.e2e.receiver import GrpcReceiver, OtlpReceiver
 from tests.e2e.service import cli, environment
 from tests.integration.bugsink import Bugsink
 from tests.integration.conftest import PostgresServer
+from tests.ports import port_of
 
 KILLS = 20
 PAUSE_S = 0.01
@@ -61,10 +62,6 @@ def test_after_every_kill_each_event_is_in_the_database_at_the_collector_and_in_
         issues = Counter(event.data["contexts"][CONTEXT]["action_id"] for event in bugsink.stored())
     assert {int(number) for number in issues} == {n for n in stored if n % 3 == 0}, seed
     assert max(issues.values()) == 1, seed
-
-
-def port_of(address: str) -> int:
-    return int(address.rpartition(":")[2].partition("/")[0])
 
 
 def in_database(url: str) -> Counter[int]:

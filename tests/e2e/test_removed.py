@@ -12,7 +12,8 @@ import httpx
 import pytest
 
 from tests.e2e.receiver import OtlpReceiver, Sentry
-from tests.e2e.service import Server, environment, free_port
+from tests.e2e.service import Server, environment
+from tests.ports import free_port
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "command_center"
 INSTALLED = Path(fastapi.__file__).parents[1]

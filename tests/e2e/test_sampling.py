@@ -15,7 +15,8 @@ from opentelemetry.trace import TraceFlags
 
 from caseyos_otel.sampling import probability
 from tests.e2e.receiver import OtlpReceiver, Sentry, Span
-from tests.e2e.service import STOCK_DISTRO, Server, environment, free_port, run
+from tests.e2e.service import STOCK_DISTRO, Server, environment, run
+from tests.ports import free_port
 
 SERVICE = """
 import asyncio, logging, os

@@ -16,8 +16,9 @@ import pytest
 
 from caseyos_otel.sampling import probability
 from tests.e2e.receiver import OtlpReceiver, Sentry
-from tests.e2e.service import Server, environment, free_port, run, wait_for
+from tests.e2e.service import Server, environment, run, wait_for
 from tests.integration.bugsink import Bugsink, Stored
+from tests.ports import free_port
 
 FAILURES = (
     "action_failed",

@@ -12,7 +12,8 @@ from typing import NamedTuple
 import httpx
 
 from tests.collector import Collector, otelcol
-from tests.e2e.service import Server, environment, free_port
+from tests.e2e.service import Server, environment
+from tests.ports import free_port
 
 SERVICE = """
 import os

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import time
 import urllib.error
@@ -13,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+
+from tests.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 START_S = 60
@@ -59,7 +60,7 @@ class Bugsink:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._bin = python().parent
-        self._port = _free_port()
+        self._port = free_port()
         self._server: subprocess.Popen[bytes] | None = None
         self.dsn = ""
 
@@ -136,9 +137,3 @@ class Bugsink:
             else:
                 return
         raise RuntimeError("Bugsink did not start:\n" + (self._directory / "gunicorn.log").read_text())
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -6,12 +6,12 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.util import find_spec
@@ -25,6 +25,7 @@ import uuid_utils
 from caseyos_otel.events.field import FieldType
 from caseyos_otel.events.model import Declaration
 from caseyos_otel.events.record import EventRecord
+from tests.ports import free_port
 
 UNPRIVILEGED = "nobody"
 BIN = "package/pginstall/bin"
@@ -92,25 +93,25 @@ def _install(directory: Path) -> None:
     subprocess.run([*initdb, "--encoding=utf8", "--no-sync"], check=True, capture_output=True, **_as_user())
 
 
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
+@contextmanager
+def running_postgresql(name: str) -> Iterator[PostgresServer]:
+    """A server of one's own, gone at the end."""
+    directory = Path(tempfile.mkdtemp(prefix=f"{name}-"))
+    server = PostgresServer(directory, free_port())
+    try:
+        _install(directory)
+        server.start()
+        yield server
+    finally:
+        server.stop()
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
 def postgresql_server() -> Iterator[PostgresServer]:
     """A PostgreSQL server that lives as long as the run."""
-    directory = Path(tempfile.mkdtemp(prefix="caseyos-postgresql-"))
-    try:
-        _install(directory)
-        server = PostgresServer(directory, _free_port())
-        server.start()
+    with running_postgresql("caseyos-postgresql") as server:
         yield server
-        server.stop()
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 @pytest.fixture

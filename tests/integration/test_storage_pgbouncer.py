@@ -26,7 +26,8 @@ from caseyos_otel.storage import drift, schema
 from caseyos_otel.storage.engine import create, parse_url
 from caseyos_otel.storage.tables import events, outcome_events
 from caseyos_otel.storage.writer import Writer
-from tests.integration.conftest import _as_user, _free_port
+from tests.integration.conftest import _as_user
+from tests.ports import free_port
 
 Make = Callable[..., EventRecord]
 PROGRAM = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
@@ -43,7 +44,7 @@ def bouncer(postgresql_server: Any, tmp_path: Path) -> Iterator[str]:
         if os.environ.get("CASEYOS_OTEL_REQUIRE_ALL") == "1":
             pytest.fail(message)
         pytest.skip(message)
-    port, name = _free_port(), postgresql_server.create_database()
+    port, name = free_port(), postgresql_server.create_database()
     users = tmp_path / "users.txt"
     users.write_text('"postgres" ""\n')
     configuration = tmp_path / "pgbouncer.ini"
