@@ -38,60 +38,44 @@ def find(request: bytes) -> list[Place] | None:
         for tag, start, end in _fields(request, 0, len(request)):
             if tag != _RESOURCE_LOGS:
                 return None
-            of_one = _resource_logs(request, start, end)
-            if of_one is None:
-                return None
-            places += of_one
+            places += _resource_logs(request, start, end)
         return places
     except (IndexError, ValueError):
         return None
 
 
-def _resource_logs(request: bytes, start: int, end: int) -> list[Place] | None:
-    resource: bytes | None = None
+def _resource_logs(request: bytes, start: int, end: int) -> list[Place]:
+    resource, of_resource, scopes = _level(request, start, end)
+    return [_scope_logs(request, at, stop, resource, of_resource) for at, stop in scopes]
+
+
+def _scope_logs(request: bytes, start: int, end: int, resource: bytes, of_resource: bytes) -> Place:
+    scope, of_scope, records = _level(request, start, end)
+    if not _is_scope(scope):
+        raise ValueError(scope)
+    return Place(resource, of_resource, scope, of_scope, records)
+
+
+def _level(request: bytes, start: int, end: int) -> tuple[bytes, bytes, list[tuple[int, int]]]:
+    """Of `resource_logs` or `scope_logs`: the resource or scope, the field with the schema URL, where the children stand.
+
+    Raises ValueError, IndexError.
+    """
+    head: bytes | None = None
     url = b""
-    scopes: list[tuple[int, int]] = []
+    children: list[tuple[int, int]] = []
     for tag, at, stop in _fields(request, start, end):
         if tag == _CHILD:
-            scopes.append((at, stop))
-        elif tag == _SCOPE_OR_RESOURCE and resource is None:
-            resource = request[at:stop]
+            children.append((at, stop))
+        elif tag == _SCOPE_OR_RESOURCE and head is None:
+            head = request[at:stop]
         elif tag == _SCHEMA_URL and not url:
             url = request[at:stop]
         else:
-            return None
-    of_resource = wire.delimited(3, url) if _is_text(url) and url else b""
-    places = [_scope_logs(request, at, stop, resource or b"", of_resource) for at, stop in scopes]
-    found = [place for place in places if place is not None]
-    return found if len(found) == len(places) and _is_text(url) else None
-
-
-def _scope_logs(request: bytes, start: int, end: int, resource: bytes, of_resource: bytes) -> Place | None:
-    scope: bytes | None = None
-    url = b""
-    records: list[tuple[int, int]] = []
-    at = start
-    while at < end:
-        tag = request[at]
-        size = request[at + 1]
-        at += 2
-        if size > 127:
-            size, at = _longer(request, size, at)
-        stop = at + size
-        if stop > end:
-            return None
-        if tag == _CHILD:
-            records.append((at, stop))
-        elif tag == _SCOPE_OR_RESOURCE and scope is None:
-            scope = request[at:stop]
-        elif tag == _SCHEMA_URL and not url:
-            url = request[at:stop]
-        else:
-            return None
-        at = stop
-    if not _is_text(url) or not _is_scope(scope or b""):
-        return None
-    return Place(resource, of_resource, scope or b"", wire.delimited(3, url) if url else b"", records)
+            raise ValueError(tag)
+    if not _is_text(url):
+        raise ValueError(url)
+    return head or b"", wire.delimited(3, url) if url else b"", children
 
 
 def _fields(request: bytes, at: int, end: int) -> list[tuple[int, int, int]]:
