@@ -15,7 +15,7 @@ from caseyos_otel.events.registry import registry
 from caseyos_otel.exporters.delivery import Delivery
 from caseyos_otel.gateway.forwarding import FORWARD, Forwarding
 from caseyos_otel.gateway.reading import spans_in
-from caseyos_otel.otlp.decode import MalformedRequestError, decode
+from caseyos_otel.otlp.decode import decode
 from caseyos_otel.pipeline import set_aside
 from caseyos_otel.pipeline.destinations import Destinations
 from caseyos_otel.processors.measure import Measure
@@ -64,31 +64,13 @@ class GatewayDestinations(Destinations):
         return set_aside.size(self._settings.spool_path) > SET_ASIDE_FILL * set_aside.MOST_BYTES
 
     def _deliveries(self) -> list[Delivery]:
-        intake = Delivery(
-            INTAKE,
-            self._take,
-            reader=self._spool.reader(INTAKE),
-            decode=self._read,
-            wants=lambda record: True,
-            set_aside=lambda record, reason: self._set_aside.rejected(record, reason, INTAKE),
-            interval_s=self._settings.flush_interval_ms / 1000,
-            local=True,
-        )
+        intake = self._delivery(INTAKE, self._take, decode=self._read, local=True)
         return [*super()._deliveries(), intake, *([self._forward()] if self.forwarding.on else [])]
 
     def _forward(self) -> Delivery:
-        through: Any = (
-            self.forwarding
-        )  # it passes on bytes, not records: a delivery looks at no more than an id and a name
-        return Delivery(
-            FORWARD,
-            through.export,
-            reader=self._spool.reader(FORWARD),
-            decode=through.read,
-            wants=lambda passing: True,
-            set_aside=lambda passing, reason: None,
-            interval_s=self._settings.flush_interval_ms / 1000,
-        )
+        # It passes on bytes, not records: a delivery looks at no more than an id and a name.
+        through: Any = self.forwarding
+        return self._delivery(FORWARD, through.export, decode=through.read, set_aside=lambda passing, reason: None)
 
     def close(self) -> None:
         """End the delivery threads and let the spool go."""
@@ -102,12 +84,7 @@ class GatewayDestinations(Destinations):
     def _read(self, frame: bytes) -> list[EventRecord]:
         if spans_in(frame) is not None:
             return []
-        try:
-            records = decode(frame, registry, on_undeclared=self._undeclared, on_invalid=_count_invalid)
-        except MalformedRequestError as error:
-            self._set_aside.malformed_frame(frame, str(error))
-            return []
-        return _minimised(records)
+        return self._decode_or_set_aside(frame, self._undeclared, _count_invalid)
 
     def _undeclared(self, name: str, request: bytes) -> None:
         if name:
@@ -127,12 +104,9 @@ class GatewayDestinations(Destinations):
 
 def _events(frame: bytes) -> list[EventRecord]:
     try:
-        return _minimised(decode(frame, registry))
+        records = decode(frame, registry)
     except CaseyosOtelError:
         return []
-
-
-def _minimised(records: list[EventRecord]) -> list[EventRecord]:
     for record in records:
         minimise(record)
     return records

@@ -19,7 +19,7 @@ from caseyos_otel.events.record import Delivery as Promise
 from caseyos_otel.events.registry import registry
 from caseyos_otel.exporters.delivery import Delivery
 from caseyos_otel.exporters.structured_log import StructuredLog
-from caseyos_otel.otlp.decode import MalformedRequestError, decode
+from caseyos_otel.otlp.decode import MalformedRequestError, OnInvalid, OnUndeclared, decode
 from caseyos_otel.otlp.encode import RequestEncoder
 from caseyos_otel.pipeline import announcement
 from caseyos_otel.pipeline.gauges import SpoolHealth
@@ -166,15 +166,18 @@ class Destinations:
         name: str,
         export: Export,
         wants: Callable[[EventRecord], bool] = lambda record: True,
+        *,
+        decode: Callable[[bytes], list[EventRecord]] | None = None,
+        set_aside: Callable[[EventRecord, str], None] | None = None,
         **more: Any,
     ) -> Delivery:
         return Delivery(
             name,
             export,
             reader=self._spool.reader(name),
-            decode=self._decode,
+            decode=decode or self._decode,
             wants=wants,
-            set_aside=lambda record, reason: self._set_aside.rejected(record, reason, name),
+            set_aside=set_aside or (lambda record, reason: self._set_aside.rejected(record, reason, name)),
             interval_s=min(self._settings.flush_interval_ms / 1000, _AT_ONCE_S if self.ephemeral_disk else math.inf),
             **more,
         )
@@ -350,8 +353,13 @@ class Destinations:
         return self._encoder
 
     def _decode(self, frame: bytes) -> list[EventRecord]:
+        return self._decode_or_set_aside(frame, self._set_aside.undeclared_frame)
+
+    def _decode_or_set_aside(
+        self, frame: bytes, on_undeclared: OnUndeclared, on_invalid: OnInvalid | None = None
+    ) -> list[EventRecord]:
         try:
-            records = decode(frame, registry, on_undeclared=self._set_aside.undeclared_frame)
+            records = decode(frame, registry, on_undeclared=on_undeclared, on_invalid=on_invalid)
         except MalformedRequestError as error:
             self._set_aside.malformed_frame(frame, str(error))
             return []

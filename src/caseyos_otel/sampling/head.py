@@ -75,9 +75,8 @@ class RecordingParentBased(RecordingSampler):
     ) -> SamplingResult:
         """Sampled where there is no parent or a sampled one, else recorded only."""
         parent: Any = (_current_context() if parent_context is None else parent_context).get(_SPAN_KEY)
-        result = _blank(
-            SamplingResult
-        )  # without the proxy that its `__init__` puts round the attributes: a span copies them
+        # Without the proxy that `__init__` puts round the attributes: a span copies them.
+        result = _blank(SamplingResult)
         result.attributes = attributes or _NOTHING  # type: ignore[assignment]  # inferred from that proxy
         try:
             context = _context_of(parent)

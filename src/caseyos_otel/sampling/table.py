@@ -202,11 +202,8 @@ class TraceTable:
         """Hand over a record that belongs to no trace and is no failure: decided now, by the hash of its event id."""
         decision = self._by_chance.of(probability.randomness_of_event(event_id))
         if decision.keep:
-            self._count(
-                hand_over(
-                    [(flat_record(HeldRecord(item, Route(release, destination, event_name))), decision)], self._spans
-                )
-            )
+            record = flat_record(HeldRecord(item, Route(release, destination, event_name)))
+            self._count(hand_over([(record, decision)], self._spans))
         else:
             self._on_dropped("sampled", 1, destination, event_name)
 
