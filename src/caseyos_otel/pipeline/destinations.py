@@ -50,6 +50,8 @@ _SHORT_TEXT: Final = 256
 _AT_ONCE_S: Final = 0.05
 """What lies on a disk that does not last is delivered so soon, however long the flush interval."""
 Export = Callable[[Sequence[EventRecord]], None]
+Asked = list[tuple[Delivery, int]]
+"""Deliveries, and what each was asked: see `Delivery.ask`."""
 
 
 class Destinations:
@@ -401,15 +403,26 @@ class Destinations:
             self.log.flush()
 
     def flush(self, timeout_s: float, *, exiting: bool = False) -> bool:
-        """Deliver what waits, all destinations at once, within a deadline. `exiting`: not waiting where it is hopeless."""
-        deadline = time.monotonic() + timeout_s
+        """`ask` and `answered`."""
+        return self.answered(self.ask(), time.monotonic() + timeout_s, exiting=exiting)
+
+    def ask(self) -> Asked:
+        """Ask all destinations to take what waits, now."""
         self.after_batch()
-        asked = [(delivery, delivery.ask()) for delivery in self.deliveries]
+        return [(delivery, delivery.ask()) for delivery in self.deliveries]
+
+    def answered(self, asked: Asked, deadline: float, *, exiting: bool = False) -> bool:
+        """Whether all of them have taken it by `deadline` (`time.monotonic`). `exiting`: not waiting where it is hopeless."""
         answers = [
-            (delivery.answered_at_exit if exiting else delivery.answered)(number, max(deadline - time.monotonic(), 0.0))
-            for delivery, number in asked
+            (each.answered_at_exit if exiting else each.answered)(number, max(deadline - time.monotonic(), 0.0))
+            for each, number in asked
         ]
         return all(answers)
+
+    def let_retry(self, allowed: bool) -> None:
+        """Whether what failed is tried again at once, or by who comes next."""
+        if self._otlp is not None:
+            self._otlp.let_retry(allowed)
 
     def is_away(self, name: str) -> bool:
         """Whether a destination has not answered when it was last tried."""
