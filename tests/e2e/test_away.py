@@ -136,6 +136,7 @@ def test_a_process_ends_though_every_destination_is_away_and_nothing_durable_is_
     spans_seen = len(world.collector.spans)
     assert spans_seen + world.lost("spans") == len(numbers)
     lost = {name: world.lost(name) for name in ("outcomes", "otlp")}
+    logs_lost = world.lost("sentry", ("shutdown", "destination_full"))
     world.become("open")
     cli(world.env, "spool", "drain", "--timeout", "60")
     stored = world.stored()
@@ -144,3 +145,5 @@ def test_a_process_ends_though_every_destination_is_away_and_nothing_durable_is_
     arrived = {record.attributes["caseyos.event.id"] for record in world.collector.records if record.event_name}
     assert len(arrived) + lost["otlp"] >= 3 * len(numbers), "what was given up may have arrived all the same"
     assert len(set(ids(world.sentry.events))) == len(numbers)
+    assert len(world.sentry.logs) + logs_lost >= 2 * len(numbers), "dismissals and outcomes"
+    assert logs_lost <= 2 * len(numbers)

@@ -438,6 +438,8 @@ class Destinations:
             delivery.stop()
         if self._otlp is not None:
             self._otlp.close()
+        if self._sentry is not None:
+            self._sentry.give_up(away=self.is_away("sentry"))
         for delivery in self.deliveries:
             delivery.lose()
         self._spool.close()
