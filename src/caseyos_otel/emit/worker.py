@@ -17,6 +17,8 @@ _BREATHE_AFTER: Final = 8
 _BREATH_S: Final = 0.00005
 """A caller never waits for a whole batch: after these events (some 0.1 ms) the thread sleeps as long as it takes another
 one to wake up. Letting go of the GIL alone (`sleep(0)`) would have it back before anybody who waits is awake."""
+_BATCH: Final = 512
+"""`after_batch` comes after so many events at the latest: a queue that is never empty may not let the log grow in memory."""
 
 
 class Worker:
@@ -141,11 +143,16 @@ class Worker:
                 swallowed("processing an event", error)
             done += 1
             if done % _BREATHE_AFTER == 0:
+                if done % _BATCH == 0:
+                    self._finish_batch()
                 if deadline is None:
                     time.sleep(_BREATH_S)
                 elif time.monotonic() > deadline:
                     break
-        if done:
-            with guard("finishing a batch of events"):
-                self._after_batch()
+        if done % _BATCH:
+            self._finish_batch()
         return len(self._queue) == 0
+
+    def _finish_batch(self) -> None:
+        with guard("finishing a batch of events"):
+            self._after_batch()

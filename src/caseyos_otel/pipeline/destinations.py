@@ -49,6 +49,9 @@ _SENTRY_FLUSH_S: Final = 4.0
 _SHORT_TEXT: Final = 256
 _AT_ONCE_S: Final = 0.05
 """What lies on a disk that does not last is delivered so soon, however long the flush interval."""
+AGAIN_AFTER_S: Final = 10.0
+"""A spool that has refused nothing for so long takes events again: at the edge of a full disk small records still fit where
+a large one did not, and nobody wants to read of each."""
 Export = Callable[[Sequence[EventRecord]], None]
 Asked = list[tuple[Delivery, int]]
 """Deliveries, and what each was asked: see `Delivery.ask`."""
@@ -64,7 +67,7 @@ class Destinations:
         key = load_key(settings.pii_key, settings.state_dir / "pii.key")
         self.disclosure = Disclosure(Pseudonyms(key), frozenset(settings.pii_plain))
         self._spool = Spool(settings.spool_path, max_bytes=settings.spool_max_bytes, on_problem=_spool_problem)
-        self._spooling = True
+        self._refused_at: float | None = None
         disk = type_of(settings.spool_path)
         self.ephemeral_disk = disk if is_ephemeral(disk) else None
         """Type of the spool's file system where it does not outlive its container."""
@@ -331,8 +334,8 @@ class Destinations:
         except SpoolUnavailable as error:
             self._not_spooled(record, error)
             return False
-        if not self._spooling:
-            self._spooling = True
+        if self._refused_at is not None and time.monotonic() - self._refused_at >= AGAIN_AFTER_S:
+            self._refused_at = None
             diagnostics.logger.info("the spool takes durable events again")
         return True
 
@@ -343,9 +346,10 @@ class Destinations:
             diagnostics.error(f"{error}; durable events stay in memory until then", key="spool_full")
         elif isinstance(error, FrameRefused):
             diagnostics.warn(f"{error}; the event stays in memory", key="frame_refused")
-        elif self._spooling:  # one warning, until it comes back
-            self._spooling = False
-            diagnostics.warn(f"{error}; durable events stay in memory until then", key=f"spool:{time.monotonic()}")
+        else:
+            if self._refused_at is None:  # one warning, until it comes back
+                diagnostics.warn(f"{error}; durable events stay in memory until then", key=f"spool:{time.monotonic()}")
+            self._refused_at = time.monotonic()
 
     def _frames(self) -> RequestEncoder:
         if self._encoder is None:

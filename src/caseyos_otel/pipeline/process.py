@@ -207,7 +207,7 @@ class Pipeline:
         self.worker.drain(5.0)
 
     def _emit(self, record: EventRecord) -> None:
-        if record.durable and not record.spooled and record.delivery is not Promise.TRANSACTION:
+        if record.durable and record.spooled is None and record.delivery is not Promise.TRANSACTION:
             # it was tracked before configuration: the durable promise begins here
             record.spooled = self.destinations.spool(record)
         self._process(record)

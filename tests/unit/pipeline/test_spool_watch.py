@@ -66,8 +66,9 @@ def test_a_disk_that_does_not_last_is_announced_with_the_remedy(
 
 
 def test_a_directory_that_goes_is_said_once_and_when_it_is_back_as_well(
-    make_pipeline: MakePipeline, state: Path, caplog: pytest.LogCaptureFixture
+    make_pipeline: MakePipeline, state: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(feeding, "AGAIN_AFTER_S", 0.0)
     destinations = make_pipeline(CASEYOS_OTEL_DATABASE_URL=GONE).destinations
     (state / "spool").mkdir(parents=True)
     (state / "spool" / "unknown_service").write_text("a file in the way")
