@@ -370,7 +370,9 @@ class Destinations:
             self._set_aside.malformed_frame(frame, str(error))
             return []
         for record in records:
-            minimise(record)  # a frame that a gateway left is as it came over the wire
+            # Again, though `spool` did it: a frame that a gateway left is as it came over the wire, and one that a process
+            # before an upgrade left was minimised by the rules of its day.
+            minimise(record)
         return records
 
     def set_aside_unknown(self, name: str, fields: Mapping[str, Any]) -> None:
