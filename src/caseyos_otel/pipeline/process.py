@@ -142,7 +142,7 @@ class Pipeline:
 
         meter = metrics.get_meter(announcement.SCOPE, announcement.version())
         observe_database(meter, self.destinations.database_health)
-        observe_spool(meter, self.destinations.spool_health)
+        observe_spool(meter, self.destinations.spooling.health)
         observe_table(meter, self.table)
         measure = Measure(meter)
         return EventChain(
@@ -156,11 +156,11 @@ class Pipeline:
     def _promoted(self, record: EventRecord) -> None:
         self.wake()
         if record.durable:
-            record.spooled = self.destinations.spool(record)
+            record.spooled = self.destinations.spooling.keep(record)
 
     def connect(self) -> None:
         """Let the emitter hand over what it has, and start what a dead process left to deliver."""
-        if self.destinations.deliveries and (disk := self.destinations.ephemeral_disk):
+        if self.destinations.deliveries and (disk := self.destinations.spooling.ephemeral_disk):
             self.notes.append(  # the start-up line says it
                 f"the spool lies on {disk}, which does not outlive its container: put CASEYOS_OTEL_STATE_DIR on a volume,"
                 " or track outcomes with session="
@@ -168,7 +168,7 @@ class Pipeline:
         emitter = tracking.emitter
         emitter.strict = self.settings.strict
         emitter.keep = self.table.keep
-        emitter.spool = self.destinations.spool
+        emitter.spool = self.destinations.spooling.keep
         emitter.remember = self.destinations.remember
         emitter.woken = self.wake
         if self.settings.event_mode == "both":
@@ -180,8 +180,8 @@ class Pipeline:
             emitter.inline = self._drain
         context.propagate = self.settings.propagate
         tracking.insert_through = self.destinations.insert_through
-        tracking.set_aside_unknown = self.destinations.set_aside_unknown
-        if len(emitter.queue) or self.destinations.left_behind():
+        tracking.set_aside_unknown = self.destinations.spooling.set_aside.undeclared
+        if len(emitter.queue) or self.destinations.spooling.left_behind():
             self.wake()
 
     # -- running -------------------------------------------------------------------------------------------------
@@ -209,7 +209,7 @@ class Pipeline:
     def _emit(self, record: EventRecord) -> None:
         if record.durable and record.spooled is None and record.delivery is not Promise.TRANSACTION:
             # it was tracked before configuration: the durable promise begins here
-            record.spooled = self.destinations.spool(record)
+            record.spooled = self.destinations.spooling.keep(record)
         self._process(record)
 
     def accept(self, record: LogRecord) -> None:
@@ -228,8 +228,8 @@ class Pipeline:
         self.destinations.after_batch()  # of other loggers' events there is no batch
         now = time.monotonic()
         for name, every_s, work in (
-            ("sync", SYNC_EVERY_S, self.destinations.sync),
-            ("adopt", ADOPT_EVERY_S, self.destinations.adopt),
+            ("sync", SYNC_EVERY_S, self.destinations.spooling.sync),
+            ("adopt", ADOPT_EVERY_S, self.destinations.spooling.adopt),
             ("status", SYNC_EVERY_S, self.write_status),
         ):
             if now - self._last.get(name, 0.0) >= every_s:
