@@ -67,6 +67,8 @@ def test_gunicorn_with_uvicorn_workers_loses_nothing(preload: bool, tmp_path: Pa
     env = environment(state, CASEYOS_OTEL_FLUSH_INTERVAL_MS="60000")
     arguments = [*command, "--preload"] if preload else command
     with Server(arguments, env, app_at(tmp_path), port, tmp_path / "log") as server:
+        # a worker that is told to stop before it listens to signals goes on
+        wait_for(lambda: server.output().count("Application startup complete") == 2, "not there:", server.output)
         for _ in range(4):
             assert server.get("/") == "ok"
         assert server.stop() == 0, server.output()
