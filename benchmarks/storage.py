@@ -29,8 +29,9 @@ from caseyos_otel.events.record import EventRecord
 from caseyos_otel.events.registry import registry
 from caseyos_otel.storage import schema
 from caseyos_otel.storage.engine import create, parse_url
+from caseyos_otel.storage.forms import COPY, SQLITE, Form
 from caseyos_otel.storage.insert import Maker, copy_statement, skip_stored, sqlite_insert, transaction, written
-from caseyos_otel.storage.rows import COPY, SQLITE, Form, projection
+from caseyos_otel.storage.rows import projection
 from caseyos_otel.storage.tables import events, outcome_events
 from caseyos_otel.storage.writer import Writer
 

@@ -25,8 +25,9 @@ from sqlalchemy.dialects import postgresql
 from caseyos_otel.events.model import Declaration
 from caseyos_otel.events.record import EventRecord
 from caseyos_otel.storage.columns import EVENT_COLUMNS, OUTCOME_COLUMNS, moment
+from caseyos_otel.storage.forms import COPY, SQLITE, Form
 from caseyos_otel.storage.partitions import is_once_per
-from caseyos_otel.storage.rows import COPY, SQLITE, Form, Row, projection, row
+from caseyos_otel.storage.rows import Row, projection, row
 from caseyos_otel.storage.tables import events, outcome_events
 
 if TYPE_CHECKING:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache, partial
 from json.encoder import encode_basestring
@@ -32,13 +31,13 @@ from caseyos_otel.storage.columns import (
     second,
 )
 from caseyos_otel.storage.failure import RowsRejected
+from caseyos_otel.storage.forms import SQLITE, STORABLE, Form
 
 Row = dict[str, Any]
 """Column → value: strings, numbers, booleans, aware datetimes, None; `properties` a dict that JSON can hold."""
 
 Disclose = Callable[[EventRecord], Mapping[str, Any]]
 Pseudonym = Callable[[str], str]
-_STORABLE: Final = "{v}.isascii() and '\\0' not in {v}"
 _encode: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 
 
@@ -61,68 +60,6 @@ class Projection(NamedTuple):
 
     columns: tuple[str, ...]
     make: Make
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Form:
-    """How values reach a database. Of `{v}`, source code; `driver` takes what is written seldom."""
-
-    text: str
-    """A text that needs no cleaning."""
-    plain: str
-    """Whether any text goes as it is."""
-    null: str
-    number: str
-    boolean: str
-    moment: str
-    json: str
-    driver: Callable[[Any], Any]
-    every_column: bool
-    """Or only those that events of this kind fill differently: what is not a parameter costs nothing."""
-
-
-def _parameter(value: Any) -> Any:
-    return moment(value) if isinstance(value, datetime) else value
-
-
-def _copy_text(value: Any) -> str:
-    r"""`\N` for none; backslash, tab and line ends escaped."""
-    if value is None:
-        return "\\N"
-    if isinstance(value, bool):
-        return "t" if value else "f"
-    if isinstance(value, datetime):
-        return f"{moment(value)}+00"
-    text = str(value).replace("\\", "\\\\")
-    return text.replace("\t", "\\t").replace("\n", "\\n").replace("\r", "\\r")
-
-
-SQLITE: Final = Form(
-    text="{v}",
-    plain=_STORABLE,
-    null="None",
-    number="{v}",
-    boolean="+{v}",
-    moment="{v}",
-    json="{v}",
-    driver=_parameter,
-    every_column=False,
-)
-"""Parameters of sqlite3, which asks 0.2 µs longer what to do with a bool than with 0 or 1."""
-
-_UNESCAPED: Final = "{v}.isprintable() and '\\\\' not in {v}"
-COPY: Final = Form(
-    text=f"{{v}} if {_UNESCAPED} else driver({{v}})",
-    plain=_UNESCAPED,
-    null="'\\\\N'",
-    number="repr({v})",
-    boolean="('t' if {v} else 'f')",
-    moment="{v} + '+00'",
-    json="({v}).replace('\\\\', '\\\\\\\\')",
-    driver=_copy_text,
-    every_column=True,
-)
-"""Fields of a line that PostgreSQL's COPY reads."""
 
 
 def row(record: EventRecord, values: Mapping[str, Any], received_at: datetime, pseudonym: Pseudonym) -> Row:
@@ -289,8 +226,8 @@ _USUAL_JSON: Final[Mapping[FieldType, tuple[str, str]]] = {
     FieldType.DOUBLE: (_FINITE, "repr({v})"),
     FieldType.INT: ("type({v}) is int", "repr({v})"),
     FieldType.BOOLEAN: ("{v} is True or {v} is False", "('true' if {v} else 'false')"),
-    FieldType.STRING: (_STORABLE, "quote({v})"),
-    FieldType.ID: (_STORABLE, "quote({v})"),
+    FieldType.STRING: (STORABLE, "quote({v})"),
+    FieldType.ID: (STORABLE, "quote({v})"),
 }
 """Source: whether a value is as it usually is, and its JSON text then."""
 
