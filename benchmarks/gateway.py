@@ -137,7 +137,7 @@ def _decoding(bodies: Sequence[bytes], rounds: int) -> dict[str, Any]:
 
 def _rows() -> Callable[[list[EventRecord]], object]:
     """Records as the parameters that SQLite's driver takes, event by event."""
-    from caseyos_otel.storage import forms, rows
+    from caseyos_otel.storage import rows
 
     if not hasattr(rows, "projection"):
         now = datetime.now(UTC)
@@ -147,7 +147,7 @@ def _rows() -> Callable[[list[EventRecord]], object]:
         at, groups = rows.moment(datetime.now(UTC)), {}
         for record in records:
             groups.setdefault(record.declaration, []).append(record)
-        return [list(rows.projection(d, forms.SQLITE).make(g, lambda r: r.values, at, str)) for d, g in groups.items()]
+        return [list(rows.projection(d, rows.SQLITE).make(g, lambda r: r.values, at, str)) for d, g in groups.items()]
 
     return project
 
