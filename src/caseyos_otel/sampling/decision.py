@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from caseyos_otel.sampling import probability
@@ -20,17 +20,18 @@ class Decision:
         threshold: The probability with which such a trace is kept, as a 56-bit threshold (0: always). None: unknown,
             because somebody before us sampled and did not say how much.
         incomplete: Part of the trace came before or may come after what was decided on.
+        failure: Whether a failure kept the trace; a collector's sampler is then asked to keep it too.
     """
 
     keep: bool
     reason: str
     threshold: int | None
     incomplete: bool = False
+    failure: bool = field(init=False)
 
-    @property
-    def failure(self) -> bool:
-        """Whether a failure kept the trace; a collector's sampler is then asked to keep it too."""
-        return self.keep and self.reason in FAILURE_REASONS
+    def __post_init__(self) -> None:
+        """Looked at for every span that is kept: it follows from the rest, once."""
+        object.__setattr__(self, "failure", self.keep and self.reason in FAILURE_REASONS)
 
 
 ERROR: Final = Decision(True, "error", probability.ALWAYS)

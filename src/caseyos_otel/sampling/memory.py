@@ -21,6 +21,8 @@ class DroppedTraces:
     """Remembers dropped traces in eight bytes each; the oldest of a bucket is forgotten first.
 
     A forgotten trace is decided again by its randomness, which gives the same answer but for an unsampled caller.
+    What is kept of an id is 64 bits of it, never 0 (an empty slot); its bucket is a multiplicative hash of them, so
+    that ids that differ in few bits still spread over all buckets.
 
     Args:
         size: How many traces are remembered; rounded up to a power of two.
@@ -34,25 +36,16 @@ class DroppedTraces:
 
     def add(self, trace_id: int) -> None:
         """Remember that this trace was dropped."""
-        fingerprint = _fingerprint(trace_id)
-        bucket = self._bucket(fingerprint)
+        fingerprint = (trace_id ^ trace_id >> 64) & _LOW_64_BITS or 1
+        bucket = (fingerprint * _GOLDEN & _LOW_64_BITS) >> self._shift
         way = self._next[bucket]
         self._prints[bucket * _WAYS + way] = fingerprint
         self._next[bucket] = (way + 1) % _WAYS
 
     def __contains__(self, trace_id: int) -> bool:
-        fingerprint = _fingerprint(trace_id)
-        first = self._bucket(fingerprint) * _WAYS
+        fingerprint = (trace_id ^ trace_id >> 64) & _LOW_64_BITS or 1
+        first = ((fingerprint * _GOLDEN & _LOW_64_BITS) >> self._shift) * _WAYS
         return fingerprint in self._prints[first : first + _WAYS]
-
-    def _bucket(self, fingerprint: int) -> int:
-        """Multiplicative hashing: ids that differ in few bits still spread over all buckets."""
-        return (fingerprint * _GOLDEN & _LOW_64_BITS) >> self._shift
-
-
-def _fingerprint(trace_id: int) -> int:
-    """64 bits of the trace id, never 0 (an empty slot)."""
-    return (trace_id ^ trace_id >> 64) & _LOW_64_BITS or 1
 
 
 class KeptTraces:
@@ -85,6 +78,8 @@ class Memory:
         self._kept = KeptTraces(size)
         self._dropped = DroppedTraces(8 * size)
         self._by_chance = by_chance
+        self.add_dropped: Final = self._dropped.add
+        """The same for a trace that is known to be dropped, as nearly every one: without a call in between."""
 
     def add(self, trace_id: int, decision: Decision) -> None:
         """Remember what was decided; the last word counts."""

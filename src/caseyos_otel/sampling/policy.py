@@ -88,10 +88,10 @@ def decider(policies: Iterable[Policy], on_error: OnError) -> Callable[[Trace], 
     chain = tuple(policies)
     if not (len(chain) == 2 and type(chain[0]) is Errors and type(chain[1]) is Probability):
         return lambda trace: decide(trace, chain, on_error)
-    by_chance = chain[1]
+    threshold, kept, dropped = chain[1].threshold, chain[1].kept, chain[1].dropped
 
     def default(trace: Trace) -> Decision:
-        chosen = ERROR if trace.failed else by_chance.of(trace.randomness)
+        chosen = ERROR if trace.failed else kept if trace.randomness >= threshold else dropped
         return chosen if trace.upstream is BEGAN_HERE else honouring_upstream(chosen, trace)
 
     return default

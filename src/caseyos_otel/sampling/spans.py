@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor
@@ -20,7 +20,6 @@ from caseyos_otel.sampling.trace import SPANS, STRIDE, Route
 if TYPE_CHECKING:
     from opentelemetry.context import Context
 
-    from caseyos_otel.sampling.trace import Trace
 
 Mode = Literal["process", "collector", "off"]
 
@@ -126,23 +125,20 @@ class TailSamplingSpanProcessor(SpanProcessor):
             trace = self._traces.get(fields[_TRACE_ID])
             if trace is None or len(trace.held) >= self._most:
                 self._table.end(HeldSpan(*fields))
-            else:
-                self._hold(trace, fields)
+                return
+            ticket = self._ticket()
+            if ticket >= self._room.limit:
+                self._table.make_room(ticket)
+            trace.held.extend(fields)
+            trace.open.discard(fields[_SPAN_ID])
+            if not trace.open:
+                trace.idle_since = now = self._clock()
+                self._idle.append((now, trace))
+                self._table.settle_one(now)
+            if trace.decision is not None:
+                self._table.sweep(trace)
         except Exception as error:
             diagnostics.swallowed("holding an ended span", error)
-
-    def _hold(self, trace: Trace, fields: tuple[Any, ...]) -> None:
-        ticket = self._ticket()
-        if ticket >= self._room.limit:
-            self._table.make_room(ticket)
-        trace.held.extend(fields)
-        trace.open.discard(fields[_SPAN_ID])
-        if not trace.open:
-            trace.idle_since = now = self._clock()
-            self._idle.append((now, trace))
-            self._table.settle_one(now)
-        if trace.decision is not None:
-            self._table.sweep(trace)
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
         """Decide what is pending, then flush the wrapped processors. False if that did not end in time."""
@@ -167,14 +163,15 @@ class TailSamplingSpanProcessor(SpanProcessor):
             diagnostics.swallowed("looking at an ended span", error)
 
     def _release(self, held: HeldSpan, decision: Decision) -> None:
-        self._export(self._rebuild(held, decision, self._redact))
+        span = self._rebuild(held, decision, self._redact)
+        for processor in self._wrapped:
+            processor.on_end(span)
 
     def _pass_on(self, span: ReadableSpan) -> None:
         if self._before is not None:
             self._call_before(span)
-        self._export(span if self._redact is None else redacted(HeldSpan(*fields_of(span)), self._redact))
-
-    def _export(self, span: ReadableSpan) -> None:
+        if self._redact is not None:
+            span = redacted(HeldSpan(*fields_of(span)), self._redact)
         for processor in self._wrapped:
             processor.on_end(span)
 

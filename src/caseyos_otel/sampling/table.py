@@ -15,6 +15,7 @@ from caseyos_otel.sampling.decision import DROPPED, ERROR, LATE_ERROR, UNDECIDED
 from caseyos_otel.sampling.memory import Memory
 from caseyos_otel.sampling.outbox import Losses, Outbox, Parcel, hand_over
 from caseyos_otel.sampling.policy import Policy, Probability, decider, default_chain
+from caseyos_otel.sampling.probability import LOW_56_BITS
 from caseyos_otel.sampling.room import Room
 from caseyos_otel.sampling.tally import Tally
 from caseyos_otel.sampling.trace import (
@@ -152,7 +153,7 @@ class TraceTable:
     def keep(self, trace_id: int) -> None:
         """Something in this trace failed: it is kept, whatever came in. Cheap; what was held leaves at the next tick."""
         if trace_id:
-            self._do(lambda: self._fail(trace_id))
+            self._do(self._fail, trace_id)
 
     def known(self, trace_id: int) -> Decision | None:
         """What was decided about the trace, if it was decided here and is remembered."""
@@ -188,7 +189,7 @@ class TraceTable:
             event_name: Which event a drop is counted for.
         """
         record = HeldRecord(item, Route(release, destination, event_name))
-        self._do(lambda: self._offer(trace_id, record, failure))
+        self._do(self._offer, trace_id, record, failure)
 
     def offer_untraced(
         self,
@@ -213,28 +214,30 @@ class TraceTable:
         """A span has started whose trace is not in the table. Where it is the root of all there is room, no lock."""
         ticket = self._trace_room.draw()
         if parent is None and ticket < self._trace_room.limit:
-            self._insert(context, None).open.add(context[SPAN_ID])
+            trace = self._trace(context, None)
+            trace.open.add(context[SPAN_ID])
+            self.traces[trace.trace_id] = trace
         else:
-            self._do(lambda: self._begin_unless_decided(context, parent, ticket))
+            self._do(self._begin_unless_decided, context, parent, ticket)
 
     def end(self, span: HeldSpan) -> None:
         """A span has ended whose trace is not in the table, or is full.
 
         If its start was not seen (the table was attached later), it begins a trace that only waits for its grace.
         """
-        self._do(lambda: self._end(span))
+        self._do(self._end, span)
 
     def end_failed(self, span: HeldSpan) -> None:
         """A failed span has ended: it keeps its trace, and leaves behind what that has held."""
-        self._do(lambda: self._end_failed(span))
+        self._do(self._end_failed, span)
 
     def make_room(self, ticket: int) -> None:
         """Make room for the item that drew this ticket."""
-        self._do(lambda: self._make_room(ticket))
+        self._do(self._make_room, ticket)
 
     def sweep(self, trace: Trace) -> None:
         """Something was appended to a trace that has been decided meanwhile."""
-        self._do(lambda: self._release_held(trace))
+        self._do(self._release_held, trace)
 
     def settle_one(self, now: float) -> None:
         """A trace has become idle: decide one whose grace is over, if there is one.
@@ -242,8 +245,10 @@ class TraceTable:
         Who puts one in takes one out: under load objects then go as fast as they come, and the garbage collector, which
         counts the difference, has nothing to do. The worker's tick takes the rest.
         """
-        if self._undecided.is_idle_since(now - self._grace_s):
-            self._do(lambda: self._settle_idle(now))
+        moment = now - self._grace_s
+        idle = self.idle
+        if idle and idle[0][0] <= moment:
+            self._do(self._settle_idle, moment)
 
     # What the worker calls
 
@@ -252,7 +257,7 @@ class TraceTable:
         at = self.clock() if now is None else now
         more = [True]
         while more[0]:
-            self._do(lambda: self._settle_due(at, more))
+            self._do(self._settle_due, at, more)
         self._leave(None)
 
     def flush(self, timeout_s: float | None = None) -> bool:
@@ -303,9 +308,9 @@ class TraceTable:
 
     # Under the lock
 
-    def _do(self, work: Callable[[], object]) -> None:
+    def _do(self, work: Callable[..., object], *arguments: Any) -> None:
         """Do something under the lock, then hand over what leaves at once."""
-        if not self._turns.take(work):
+        if not self._turns.take(work, *arguments):
             return
         if self._outbox.urgent:
             self._hand_over(self._outbox.take_urgent)
@@ -328,7 +333,9 @@ class TraceTable:
         while ticket >= self._trace_room.limit and self._evict("traces"):
             pass
         if ticket < self._trace_room.limit:
-            return self._insert(context, parent)
+            trace = self._trace(context, parent)
+            self.traces[trace.trace_id] = trace
+            return trace
         # Other threads have the last places and are about to take them: this trace is decided at its start.
         self._trace_room.stand(ticket)
         trace = self._trace(context, parent)
@@ -336,16 +343,12 @@ class TraceTable:
         self._settle(trace, "overflow")
         return trace
 
-    def _insert(self, context: SpanContext, parent: SpanContext | None) -> Trace:
-        trace = self._trace(context, parent)
-        self._undecided.add(trace)
-        return trace
-
     def _trace(self, context: SpanContext, parent: SpanContext | None) -> Trace:
         trace_id = context[TRACE_ID]
-        upstream = upstream_of(context, parent, all_roots=self.every_root_recorded)
-        tracestate = None if upstream is BEGAN_HERE else context[TRACE_STATE]
-        return Trace(trace_id, probability.randomness(trace_id, tracestate), upstream, self.clock())
+        upstream = upstream_of(context, parent, self.every_root_recorded)
+        if upstream is BEGAN_HERE:
+            return Trace(trace_id, trace_id & LOW_56_BITS, upstream, self.clock())
+        return Trace(trace_id, probability.randomness(trace_id, context[TRACE_STATE]), upstream, self.clock())
 
     def _end(self, span: HeldSpan) -> None:
         trace_id = span.trace_id
@@ -454,30 +457,27 @@ class TraceTable:
         decision, held = trace.decision, trace.held
         assert decision is not None
         while n := len(held):
-            items = held[:n]
-            del held[:n]
             if decision.keep or self._spans.always:
-                self._queue(items, decision)
-                continue
-            self.room.leave(n // STRIDE)
-            if trace.has_records:
-                self._tally.losses.update(_whose(items, self._spans))
+                self._queue(held[:n], decision)
             else:
-                self._tally.lost_spans += n // STRIDE
+                self.room.leave(n // STRIDE)
+                if trace.has_records:
+                    self._tally.losses.update(_whose(held[:n], self._spans))
+                else:
+                    self._tally.lost_spans += n // STRIDE
+            del held[:n]
 
-    def _settle_idle(self, now: float) -> bool:
-        """Decide the first trace that is idle; False if there is none whose grace is over."""
-        if not self._undecided.is_idle_since(now - self._grace_s):
+    def _settle_idle(self, moment: float) -> bool:
+        """Decide the first trace that has been idle since this moment or before; False if there is none."""
+        if (trace := self._undecided.take_idle(moment)) is None:
             return False
-        if (trace := self._undecided.take_idle()) is not None:
-            self._settle(trace, "grace")
-            self._undecided.oldest()  # lets go of those before it that are decided
+        self._settle(trace, "grace")
         return True
 
     def _settle_due(self, now: float, more: list[bool]) -> None:
         """Decide some traces whose grace or age is over; says whether there may be more of them."""
         for _ in range(_AT_ONCE):
-            if self._settle_idle(now):
+            if self._settle_idle(now - self._grace_s):
                 continue
             oldest = self._undecided.oldest()
             if oldest is None or oldest.first_seen + self._max_age_s > now:
@@ -490,15 +490,19 @@ class TraceTable:
         with self._turns.lock:
             traces = list(self.traces.values())
         for first in range(0, len(traces), _AT_ONCE):
-            self._do(partial(self._settle_pending, traces[first : first + _AT_ONCE]))
+            self._do(self._settle_pending, traces[first : first + _AT_ONCE])
 
     def _settle_pending(self, traces: Sequence[Trace]) -> None:
         for trace in traces:
             self._settle(trace, "shutdown" if trace.open else "grace")
 
     def _remember(self, trace_id: int, decision: Decision) -> None:
-        self._tally.decided(decision)
-        self._memory.add(trace_id, decision)
+        if decision is self._by_chance.dropped:
+            self._tally.dropped_by_chance += 1
+            self._memory.add_dropped(trace_id)
+        else:
+            self._tally.decided(decision)
+            self._memory.add(trace_id, decision)
 
     def _is_full(self, trace: Trace) -> bool:
         """Whether the trace has reached its bound; it is decided then, so that it never passes it."""
