@@ -63,14 +63,33 @@ class KeptSpan(ReadableSpan):
     def __init__(
         self, held: HeldSpan, tracestate: TraceState, attributes: Mapping[str, Any], redact: Redact | None
     ) -> None:
-        (name, trace_id, span_id, flags, _, parent, resource, _, events, links, kind, status, start, end, scope, lost) = held
+        (
+            name,
+            trace_id,
+            span_id,
+            flags,
+            _,
+            parent,
+            resource,
+            _,
+            events,
+            links,
+            kind,
+            status,
+            start,
+            end,
+            scope,
+            lost,
+        ) = held
         if redact is not None:
             name = redact(name)
             if events or links or status.description:
                 events, links = _redacted_events(events, redact), _redacted_links(links, redact)
                 status = _redacted_status(status, redact)
         context = span_context(trace_id, span_id, _sampled(flags), tracestate)
-        _readable(self, name, context, parent, resource, attributes, events, links, kind, None, status, start, end, scope)
+        _readable(
+            self, name, context, parent, resource, attributes, events, links, kind, None, status, start, end, scope
+        )
         self._dropped = lost or _NONE_DROPPED
 
     @property
