@@ -128,7 +128,7 @@ class Pipeline:
         if self.settings.otel_traces_sampler is None and description == default.get_description():
             _otel.set_sampler(provider, recording_sampler(provider.sampler))
         elif not description.startswith("RecordingSampler"):
-            self.table.every_root_recorded = description in (always.get_description(), default.get_description())
+            self.table.roots_recorded(description in (always.get_description(), default.get_description()))
             if description != always.get_description():
                 self.note(f"the sampler {description} was chosen: it stands before the 100 % for failures")
 

@@ -1,4 +1,4 @@
-"""What was decided about a trace, and what is known about one now."""
+"""What was decided about a trace."""
 
 from __future__ import annotations
 
@@ -37,22 +37,3 @@ class Decision:
 ERROR: Final = Decision(True, "error", probability.ALWAYS)
 LATE_ERROR: Final = Decision(True, "late_error", probability.ALWAYS)
 NO_ANSWER: Final = Decision(True, "policy:none", probability.ALWAYS)
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What is known about a trace now: kept (True), dropped (False) or undecided (None).
-
-    Attributes:
-        kept: True, False, or None while the trace is undecided.
-        threshold: Of a kept trace: its threshold; None if the probability is unknown.
-        reason: Of a kept trace: why.
-    """
-
-    kept: bool | None
-    threshold: int | None = None
-    reason: str = ""
-
-
-UNDECIDED: Final = Verdict(None)
-DROPPED: Final = Verdict(False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from caseyos_otel.sampling import probability
 
@@ -48,22 +48,25 @@ class DroppedTraces:
         return fingerprint in self._prints[first : first + _WAYS]
 
 
-class KeptTraces:
-    """Remembers the decisions about the last `size` kept traces."""
+V = TypeVar("V")
+
+
+class Newest(Generic[V]):
+    """Remembers something of the last `size` traces it was told of."""
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._decisions: OrderedDict[int, Decision] = OrderedDict()
+        self._values: OrderedDict[int, V] = OrderedDict()
 
-    def add(self, trace_id: int, decision: Decision) -> None:
-        """Remember why this trace was kept; the oldest is forgotten where there is no room."""
-        self._decisions[trace_id] = decision
-        if len(self._decisions) > self._size:
-            self._decisions.popitem(last=False)
+    def add(self, trace_id: int, value: V) -> None:
+        """Remember this of the trace; the oldest is forgotten where there is no room."""
+        self._values[trace_id] = value
+        if len(self._values) > self._size:
+            self._values.popitem(last=False)
 
-    def get(self, trace_id: int) -> Decision | None:
-        """The decision, or None if the trace was not kept or is forgotten."""
-        return self._decisions.get(trace_id)
+    def get(self, trace_id: int, default: V) -> V:
+        """What was remembered of the trace."""
+        return self._values.get(trace_id, default)
 
 
 class Memory:
@@ -75,8 +78,9 @@ class Memory:
     """
 
     def __init__(self, size: int, by_chance: Probability) -> None:
-        self._kept = KeptTraces(size)
+        self._kept: Newest[Decision | None] = Newest(size)
         self._dropped = DroppedTraces(8 * size)
+        self._stated: Newest[int | None] = Newest(size)
         self._by_chance = by_chance
         self.add_dropped: Final = self._dropped.add
         """The same for a trace that is known to be dropped, as nearly every one: without a call in between."""
@@ -88,9 +92,18 @@ class Memory:
         else:
             self._dropped.add(trace_id)
 
+    def add_threshold_of_failure(self, trace_id: int, threshold: int | None) -> None:
+        """Remember what a failure that is still to come may claim; of most traces that is probability 1."""
+        if threshold != probability.ALWAYS:
+            self._stated.add(trace_id, threshold)
+
+    def threshold_of_failure(self, trace_id: int) -> int | None:
+        """The threshold of a late failure of this trace; None if its probability is unknown."""
+        return self._stated.get(trace_id, probability.ALWAYS)
+
     def get(self, trace_id: int) -> Decision | None:
         """What was decided, if it is remembered."""
-        kept = self._kept.get(trace_id)
+        kept = self._kept.get(trace_id, None)
         return self._by_chance.dropped if kept is None and trace_id in self._dropped else kept
 
     def decision(self, trace_id: int) -> Decision:

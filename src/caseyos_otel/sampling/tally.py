@@ -20,6 +20,7 @@ class Tally:
         late: Spans and records that came after the decision about their trace, by whether that was to keep it.
         losses: Items dropped since `take`, by (destination, event name); `lost_spans` of them apart, as they are most.
         durations: Seconds from a trace's first span to its decision, since `take`; the last 10,000.
+        times: Whether somebody wants durations.
         dropped_by_chance: Traces that nothing but their randomness dropped, as nearly every one: a number, not a key.
     """
 
@@ -32,6 +33,7 @@ class Tally:
         self.losses: Losses = Counter()
         self.lost_spans = 0
         self.durations: deque[float] = deque(maxlen=_MOST_DURATIONS)
+        self.times = False
 
     def decided(self, decision: Decision) -> None:
         """One trace was decided, not by chance to be dropped."""
