@@ -24,7 +24,8 @@ from caseyos_otel.pipeline.providers import IMPATIENCE_S, PATIENCE_S, Providers
 from caseyos_otel.settings import Settings
 
 if TYPE_CHECKING:
-    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk._logs import LogRecordProcessor
+    from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 
     from caseyos_otel.processors.chain import EventChain
 
@@ -85,6 +86,12 @@ class Pipeline:
         theirs = _otel.log_processors(provider)
         self.providers.watch(theirs, "log_records")
         _otel.set_log_processors(provider, (self.chain, *map(foreign_only, theirs)))
+
+        def place(added: LogRecordProcessor) -> LogRecordProcessor:
+            self.providers.watch([added], "log_records")
+            return foreign_only(added)
+
+        _otel.place_added(provider, "add_log_record_processor", place)
         logger = provider.get_logger(announcement.SCOPE, announcement.version(), announcement.SCHEMA_URL)
 
         self.attached = True
@@ -112,6 +119,15 @@ class Pipeline:
         sampling = TailSamplingSpanProcessor(self.table, exporting, mode=mode, redact=redact)
         first = TrailSpanProcessor(self.wake)
         _otel.set_span_processors(provider, (first, *(p for p in theirs if p not in exporting), sampling))
+
+        def place(added: SpanProcessor) -> SpanProcessor | None:
+            if _otel.exporter_of(added) is None:
+                return added
+            self.providers.watch([added], "spans")
+            sampling.wrap(added)
+            return None
+
+        _otel.place_added(provider, "add_span_processor", place)
         self._record_every_span(provider)
 
     def _record_every_span(self, provider: TracerProvider) -> None:

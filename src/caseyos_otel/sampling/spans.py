@@ -76,15 +76,25 @@ class TailSamplingSpanProcessor(SpanProcessor):
         self._ticket = table.room.draw
         self._clock = table.clock
         self._most = table.max_trace_items * STRIDE
-        self._wrapped = tuple(wrapped)
-        self._starting = tuple(each for each in wrapped if type(each).on_start not in _EMPTY_ON_START)
-        self._ending = tuple(ending for each in wrapped if (ending := on_ending(each)) is not None)
+        self._wrapped: tuple[SpanProcessor, ...] = ()
+        self._starting: tuple[SpanProcessor, ...] = ()
+        self._ending: tuple[Callable[[Span], None], ...] = ()
+        for each in wrapped:
+            self.wrap(each)
         self._before = before
         self._sampling = mode != "off"
         self._redact = redact
         self._rebuild = annotated if mode == "collector" else rebuilt
         if self._sampling:
             table.spans_go(Route(self._release, SPANS, always=mode == "collector"))
+
+    def wrap(self, processor: SpanProcessor) -> None:
+        """Hand what is kept to this one too, from now on."""
+        self._wrapped = (*self._wrapped, processor)
+        if type(processor).on_start not in _EMPTY_ON_START:
+            self._starting = (*self._starting, processor)
+        if (ending := on_ending(processor)) is not None:
+            self._ending = (*self._ending, ending)
 
     # Every span of the service pays for these three: no lock and no call that it can do without (see `Trace`).
 
