@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -234,6 +235,16 @@ def queued(processor: object) -> int:
     """Records in the queue of a batch processor of either signal; 0 where there is none."""
     batch = getattr(processor, "_batch_processor", None)
     return len(getattr(batch, "_queue", ()))
+
+
+def let_retry(exporter: object, allowed: bool) -> None:
+    """Whether a stock OTLP exporter, over HTTP or gRPC, tries a batch again after a failure; in a version of the SDK that
+    waits for something else, it goes on as it does.
+    """
+    client = getattr(exporter, "_client", None)
+    ending = getattr(exporter, "_shutdown_in_progress", None) or getattr(client, "_shutdown_event", None)
+    if isinstance(ending, threading.Event):
+        (ending.clear if allowed else ending.set)()
 
 
 def metric_readers(provider: Any) -> tuple[object, ...]:

@@ -38,6 +38,7 @@ class OtlpDestination:
         self._disclose = disclose
         self._disclose_exception = disclose_exception
         self._exporter: Any = None
+        self._may_retry = True
 
     def export(self, records: Sequence[EventRecord]) -> None:
         """Send records, one request a resource.
@@ -54,6 +55,12 @@ class OtlpDestination:
         """Import the stock exporter: what takes its time, but waits for nobody."""
         if self._exporter is None:
             self._exporter = self._connect()
+            self.let_retry(self._may_retry)
+
+    def let_retry(self, allowed: bool) -> None:
+        """Whether a request that failed is tried again before `export` raises Unavailable."""
+        self._may_retry = allowed
+        _otel.let_retry(self._exporter, allowed)
 
     def close(self) -> None:
         """Give up a request that is being retried: the process ends, and what is durable is in the spool."""
