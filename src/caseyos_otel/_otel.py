@@ -117,6 +117,20 @@ def set_span_processors(provider: TracerProvider, processors: Sequence[SpanProce
         multi._span_processors = tuple(processors)
 
 
+def place_added(provider: object, method: str, place: Callable[[Any], Any]) -> None:
+    """Ask `place` about every processor that is added to a finished provider by `method` from now on.
+
+    It returns what is added in its stead, or None where it has taken the processor.
+    """
+    add = getattr(provider, method)
+
+    def added(processor: Any) -> None:
+        if (instead := place(processor)) is not None:
+            add(instead)
+
+    setattr(provider, method, added)
+
+
 # A SpanContext is a tuple. Every span of a service is looked at here: an index costs a third of a property.
 TRACE_ID: Final = 0
 SPAN_ID: Final = 1

@@ -26,7 +26,8 @@ from caseyos_otel.pipeline.providers import Providers
 from caseyos_otel.settings import Settings
 
 if TYPE_CHECKING:
-    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk._logs import LogRecordProcessor
+    from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 
     from caseyos_otel.processors.chain import EventChain
 
@@ -87,6 +88,12 @@ class Pipeline:
         theirs = _otel.log_processors(provider)
         self.providers.watch(theirs, "log_records")
         _otel.set_log_processors(provider, (self.chain, *map(foreign_only, theirs)))
+
+        def place(added: LogRecordProcessor) -> LogRecordProcessor:
+            self.providers.watch([added], "log_records")
+            return foreign_only(added)
+
+        _otel.place_added(provider, "add_log_record_processor", place)
         logger = provider.get_logger(announcement.SCOPE, announcement.version(), announcement.SCHEMA_URL)
 
         self.attached = True
@@ -114,6 +121,15 @@ class Pipeline:
         sampling = TailSamplingSpanProcessor(self.table, exporting, mode=mode, redact=redact)
         first = TrailSpanProcessor(self.wake)
         _otel.set_span_processors(provider, (first, *(p for p in theirs if p not in exporting), sampling))
+
+        def place(added: SpanProcessor) -> SpanProcessor | None:
+            if _otel.exporter_of(added) is None:
+                return added
+            self.providers.watch([added], "spans")
+            sampling.wrap(added)
+            return None
+
+        _otel.place_added(provider, "add_span_processor", place)
         self._record_every_span(provider)
 
     def _record_every_span(self, provider: TracerProvider) -> None:
@@ -130,7 +146,7 @@ class Pipeline:
         if self.settings.otel_traces_sampler is None and description == default.get_description():
             _otel.set_sampler(provider, recording_sampler(provider.sampler))
         elif not description.startswith("RecordingSampler"):
-            self.table.every_root_recorded = description in (always.get_description(), default.get_description())
+            self.table.roots_recorded(description in (always.get_description(), default.get_description()))
             if description != always.get_description():
                 self.note(f"the sampler {description} was chosen: it stands before the 100 % for failures")
 
