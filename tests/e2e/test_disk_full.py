@@ -42,11 +42,11 @@ for line in sys.stdin:
     number += 1
     print("done", flush=True)
 """
-FILLER = 2**19
+FILLER = 3 * 2**19
 
 
 class Service:
-    """The program on a disk of 2 MiB, a quarter of which somebody else's file takes; its database is away at first."""
+    """The program on a disk of 4 MiB, of which somebody else's file takes 1.5; its database is away at first."""
 
     def __init__(self, disk: SmallDisk, env: dict[str, str], program: Path, said: Path) -> None:
         self._said = said
@@ -98,7 +98,7 @@ class Service:
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[SmallDisk]:
-    with SmallDisk(tmp_path / "disk", mebibytes=2) as disk:
+    with SmallDisk(tmp_path / "disk", mebibytes=4) as disk:
         yield disk
 
 
