@@ -18,7 +18,7 @@ from caseyos_otel.emit.worker import Worker
 from caseyos_otel.events.record import Delivery as Promise
 from caseyos_otel.events.record import EventRecord
 from caseyos_otel.instrumentation import track as tracking
-from caseyos_otel.pipeline import announcement, status
+from caseyos_otel.pipeline import announcement, seam, status
 from caseyos_otel.pipeline.destinations import Destinations
 from caseyos_otel.pipeline.ending import leave
 from caseyos_otel.pipeline.gauges import observe_database, observe_spool
@@ -26,9 +26,6 @@ from caseyos_otel.pipeline.providers import Providers
 from caseyos_otel.settings import Settings
 
 if TYPE_CHECKING:
-    from opentelemetry.sdk._logs import LogRecordProcessor
-    from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
-
     from caseyos_otel.processors.chain import EventChain
 
 SYNC_EVERY_S = 1.0
@@ -79,76 +76,17 @@ class Pipeline:
                 self.note(f"this version of OpenTelemetry's SDK is not known ({error}): {what} are handled without it")
 
     def _attach_logs(self) -> None:
-        provider = self.providers["logs"]
-        if not _otel.is_sdk(provider) or self.settings.otel_sdk_disabled:
-            return
-        from caseyos_otel.processors.foreign import foreign_only
-        from caseyos_otel.processors.writable import WritableEvent
-
-        theirs = _otel.log_processors(provider)
-        self.providers.watch(theirs, "log_records")
-        _otel.set_log_processors(provider, (self.chain, *map(foreign_only, theirs)))
-
-        def place(added: LogRecordProcessor) -> LogRecordProcessor:
-            self.providers.watch([added], "log_records")
-            return foreign_only(added)
-
-        _otel.place_added(provider, "add_log_record_processor", place)
-        logger = provider.get_logger(announcement.SCOPE, announcement.version(), announcement.SCHEMA_URL)
-
-        self.attached = True
-
-        def emit(record: EventRecord) -> None:
-            logger.emit(WritableEvent(record, logger.resource, logger.instrumentation_scope))
-
-        self._process = emit
+        if self._works("logs"):
+            self._process = seam.attach_logs(self.providers, self.chain)
+            self.attached = True
 
     def _attach_spans(self) -> None:
-        provider = self.providers["traces"]
-        if not _otel.is_sdk(provider) or self.settings.otel_sdk_disabled:
-            return
-        from caseyos_otel.processors.trail import TrailSpanProcessor
-        from caseyos_otel.sampling.spans import TailSamplingSpanProcessor
+        if self._works("traces"):
+            seam.attach_spans(self.providers, self.settings, self.destinations, self.wake)
+            seam.record_every_span(self.providers["traces"], self.settings, self.table, self.note)
 
-        theirs = _otel.span_processors(provider)
-        exporting = [p for p in theirs if _otel.exporter_of(p) is not None]
-        self.providers.watch(exporting, "spans")
-        ours = self.destinations.span_processors()
-        self.providers.watch(ours, "sentry-traces")
-        exporting += ours
-        mode: Any = self.settings.sampling  # one of the three that settings allow
-        redact = self.destinations.span_text()
-        sampling = TailSamplingSpanProcessor(self.table, exporting, mode=mode, redact=redact)
-        first = TrailSpanProcessor(self.wake)
-        _otel.set_span_processors(provider, (first, *(p for p in theirs if p not in exporting), sampling))
-
-        def place(added: SpanProcessor) -> SpanProcessor | None:
-            if _otel.exporter_of(added) is None:
-                return added
-            self.providers.watch([added], "spans")
-            sampling.wrap(added)
-            return None
-
-        _otel.place_added(provider, "add_span_processor", place)
-        self._record_every_span(provider)
-
-    def _record_every_span(self, provider: TracerProvider) -> None:
-        from opentelemetry.sdk.trace.sampling import ALWAYS_ON, DEFAULT_ON
-
-        from caseyos_otel.sampling.head import recording_sampler
-
-        if self.settings.sampling == "off":
-            return
-        sampler: Any = provider.sampler  # the SDK leaves the classes of its samplers untyped
-        always: Any = ALWAYS_ON
-        default: Any = DEFAULT_ON
-        description = sampler.get_description()
-        if self.settings.otel_traces_sampler is None and description == default.get_description():
-            _otel.set_sampler(provider, recording_sampler(provider.sampler))
-        elif not description.startswith("RecordingSampler"):
-            self.table.roots_recorded(description in (always.get_description(), default.get_description()))
-            if description != always.get_description():
-                self.note(f"the sampler {description} was chosen: it stands before the 100 % for failures")
+    def _works(self, signal: str) -> bool:
+        return _otel.is_sdk(self.providers[signal]) and not self.settings.otel_sdk_disabled
 
     def _chain(self) -> EventChain:
         from caseyos_otel.processors.chain import EventChain
