@@ -11,7 +11,6 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import pytest
 from opentelemetry.exporter.otlp.proto.grpc._log_exporter import OTLPLogExporter as GrpcExporter
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
@@ -215,16 +214,6 @@ class TestDestinations:
             gateway.post("/v1/logs", request_of(*[viewed] * 7).SerializeToString())
             name = 'caseyos_events_total{event_name="caseyos.recommendation.viewed"}'
             wait_for(lambda: gateway.metrics().get(name) == 7, "not measured:", gateway.metrics)
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    folder = tmp_path_factory.mktemp("tls")
-    made, key = folder / "certificate.pem", folder / "key.pem"
-    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
-    more = ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", key, "-out", made]
-    subprocess.run([*command, *more], check=True, capture_output=True)
-    return made, key
 
 
 def test_tls_serves_both_protocols(tmp_path: Path, certificate: tuple[Path, Path]) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from types import SimpleNamespace
-from typing import Any, Final
+from typing import Final
 
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 
-from caseyos_otel.exporters.otlp import post
+from caseyos_otel.exporters.otlp_transport import OtlpTransport, Signal
 from caseyos_otel.gateway.reading import spans_in
 from caseyos_otel.settings import Settings
 
@@ -28,12 +28,13 @@ class Passing:
 
 
 class Forwarding:
-    """Sends with the endpoint, headers, TLS and compression of OpenTelemetry's own variables, over HTTP."""
+    """Sends with the protocol, endpoint, headers, TLS and compression of OpenTelemetry's own variables."""
 
     def __init__(self, settings: Settings) -> None:
-        self.logs = goes_on(settings, "log")
-        self.traces = goes_on(settings, "trace")
-        self._exporters: dict[str, Any] = {}
+        self.logs = goes_on(settings, "logs")
+        self.traces = goes_on(settings, "traces")
+        self._protocols: dict[Signal, str] = {"logs": settings.logs_protocol, "traces": settings.traces_protocol}
+        self._transports: dict[Signal, OtlpTransport] = {}
 
     @property
     def on(self) -> bool:
@@ -55,33 +56,26 @@ class Forwarding:
             Unavailable: nobody answered, or asked to try again.
             Rejected: the receiver refused a request.
         """
-        for signal in ("logs", "traces"):
+        for signal, protocol in self._protocols.items():
             if requests := [each.request for each in passing if each.signal == signal]:
-                post(self._exporter(signal), b"".join(requests))
+                if signal not in self._transports:
+                    self._transports[signal] = OtlpTransport(signal, protocol)
+                self._transports[signal].send(b"".join(requests))
 
     def close(self) -> None:
         """Give up a request that is being retried."""
-        for exporter in self._exporters.values():
-            exporter.shutdown()
-
-    def _exporter(self, signal: str) -> Any:
-        if signal not in self._exporters:
-            self._exporters[signal] = _connect(signal)
-        return self._exporters[signal]
+        for transport in self._transports.values():
+            transport.close()
 
 
-def goes_on(settings: Settings, signal: str) -> bool:
-    """Whether `log` or `trace` has an endpoint that is reached over HTTP, and no variable says `none`."""
-    chosen, endpoint, protocol = {
-        "log": (settings.otel_logs_exporter, settings.logs_endpoint, settings.logs_protocol),
-        "trace": (
-            settings.otel_traces_exporter,
-            settings.otlp_traces_endpoint or settings.otlp_endpoint,
-            settings.otlp_protocol,
-        ),
+def goes_on(settings: Settings, signal: Signal) -> bool:
+    """Whether a signal has an endpoint, and no variable says `none`."""
+    chosen, endpoint = {
+        "logs": (settings.otel_logs_exporter, settings.logs_endpoint),
+        "traces": (settings.otel_traces_exporter, settings.otlp_traces_endpoint or settings.otlp_endpoint),
     }[signal]
     off = settings.disabled or settings.otel_sdk_disabled or "none" in chosen
-    return bool(endpoint) and protocol != "grpc" and not off
+    return bool(endpoint) and not off
 
 
 def without_events(frame: bytes) -> bytes:
@@ -98,13 +92,3 @@ def without_events(frame: bytes) -> bytes:
         del scope_logs.log_records[:]
         scope_logs.log_records.extend(copies)
     return bytes(request.SerializeToString())
-
-
-def _connect(signal: str) -> Any:
-    if signal == "logs":
-        from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter
-
-        return OTLPLogExporter()
-    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-
-    return OTLPSpanExporter()
