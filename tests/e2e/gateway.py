@@ -44,7 +44,7 @@ class Gateway:
         self.state = state
         self.port, self.grpc_port = free_port(), free_port()
         self._arguments = arguments
-        self._env = environment(state, OTEL_SERVICE_NAME="gateway", **variables)
+        self._env = environment(state, **{"OTEL_SERVICE_NAME": "gateway", **variables})
         self.log = state / "gateway.log"
         self.process: subprocess.Popen[bytes] | None = None
 

@@ -25,12 +25,16 @@ from caseyos_otel.settings import Settings
 INTAKE: Final = "intake"
 """The delivery that sets aside what nobody declared, measures, writes the log and hands successes to Sentry's logs."""
 
+ROLE: Final = "gateway"
+"""Tells its directories in the spool and its status file from those of a service in the same process or place."""
 SET_ASIDE_FILL: Final = 0.75
 """Where no more undeclared events are accepted: the rest is for those that are accepted and not yet set aside."""
 
 
 class GatewayDestinations(Destinations):
     """Every destination reads the spool. Nothing is evicted at its bound: the sender keeps what is refused."""
+
+    role = ROLE
 
     def __init__(self, settings: Settings, resource: Callable[[], Mapping[str, Any]], meter: Meter) -> None:
         self._measure = Measure(meter)

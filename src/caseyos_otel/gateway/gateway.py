@@ -12,7 +12,7 @@ from caseyos_otel import diagnostics
 from caseyos_otel.diagnostics import drops
 from caseyos_otel.events import declared
 from caseyos_otel.events.registry import registry
-from caseyos_otel.gateway.destinations import GatewayDestinations
+from caseyos_otel.gateway.destinations import ROLE, GatewayDestinations
 from caseyos_otel.gateway.limits import Concurrency, Rate
 from caseyos_otel.gateway.metrics import Instruments
 from caseyos_otel.gateway.reading import Request, parse_logs, parse_traces, read_logs, read_traces
@@ -108,7 +108,8 @@ class Gateway:
     def write_status(self) -> None:
         """Leave what `doctor` reads."""
         if (made := self.destinations) is not None:
-            status.write(self.settings.state_dir, status.snapshot(0, made.deliveries, made.table.decisions, ()))
+            seen = status.snapshot(0, made.deliveries, made.table.decisions, (ROLE,))
+            status.write(self.settings.state_dir, seen, ROLE)
             self.instruments.leave()
 
     # -- requests ------------------------------------------------------------------------------------------------

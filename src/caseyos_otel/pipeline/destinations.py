@@ -55,13 +55,18 @@ Export = Callable[[Sequence[EventRecord]], None]
 class Destinations:
     """Makes the destinations that are on. `resource` gives the resource attributes of this process, when asked."""
 
+    role = ""
+    """Of this process in the spool: see `Spool`."""
+
     def __init__(self, settings: Settings, resource: Callable[[], Mapping[str, Any]]) -> None:
         self._settings = settings
         self._resource = resource
         self._encoder: RequestEncoder | None = None
         key = load_key(settings.pii_key, settings.state_dir / "pii.key")
         self.disclosure = Disclosure(Pseudonyms(key), frozenset(settings.pii_plain))
-        self._spool = Spool(settings.spool_path, max_bytes=settings.spool_max_bytes, on_problem=_spool_problem)
+        self._spool = Spool(
+            settings.spool_path, max_bytes=settings.spool_max_bytes, on_problem=_spool_problem, role=self.role
+        )
         self._spooling = True
         disk = type_of(settings.spool_path)
         self.ephemeral_disk = disk if is_ephemeral(disk) else None
