@@ -52,13 +52,19 @@ def test_what_was_acknowledged_before_a_kill_is_stored_once(gateway: Gateway) ->
     assert stored(gateway.state) == sorted(expected)
 
 
-def test_a_request_that_is_sent_again_is_stored_once(gateway: Gateway) -> None:
+def test_a_request_that_is_sent_again_is_stored_logged_and_counted_once(gateway: Gateway) -> None:
     body = request_of(reply(1), reply(2)).SerializeToString()
     for _ in range(3):
         assert gateway.post("/v1/logs", body).status == 200
     assert gateway.post("/v1/logs", request_of(reply(3)).SerializeToString()).status == 200
     wait_for(lambda: "r3" in stored(gateway.state), "not stored:", gateway.log.read_text)
     assert stored(gateway.state) == ["r1", "r2", "r3"]
+    wait_for(lambda: any('"r3"' in line for line in gateway.lines()), "not logged:", gateway.log.read_text)
+    assert sorted(json.loads(line)["recommendation_id"] for line in gateway.lines()) == ["r1", "r2", "r3"]
+    metrics = gateway.metrics()
+    assert sum(n for name, n in metrics.items() if name.startswith("caseyos_events_total")) == 3
+    again = 'caseyos_otel_dropped_total{reason="duplicate",destination="intake",event_name="outcome_reply_received"}'
+    assert metrics[again] == 4
 
 
 def test_it_ends_by_itself_with_everything_delivered(gateway: Gateway) -> None:

@@ -15,6 +15,7 @@ from caseyos_otel.events.registry import registry
 from caseyos_otel.exporters.delivery import Delivery
 from caseyos_otel.gateway.forwarding import FORWARD, Forwarding
 from caseyos_otel.gateway.reading import spans_in
+from caseyos_otel.gateway.seen import Seen
 from caseyos_otel.otlp.decode import decode
 from caseyos_otel.pipeline import set_aside
 from caseyos_otel.pipeline.destinations import Destinations
@@ -42,6 +43,7 @@ class GatewayDestinations(Destinations):
         super().__init__(settings, resource)
         self._spool.writer.make_room = lambda wanted: None
         self._fed = self.sinks()
+        self._seen = Seen()
         self._set_aside_full = self._is_set_aside_full()
 
     def append(self, series: str, frame: bytes) -> None:
@@ -99,10 +101,14 @@ class GatewayDestinations(Destinations):
             if record.failure:  # before any success of its trace is asked about
                 self.table.keep(record.trace_id)
         for record in records:
+            if record.event_id in self._seen:  # sent again: tables and issues know it by its id, nothing else does
+                drops.count("duplicate", destination=INTAKE, event=record.declaration.name)
+                continue
             record.spooled = True
             self._measure(record)
             for _, sink in self._fed:
                 sink(record)
+            self._seen.add(record.event_id)
         self.after_batch()
 
 
