@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import ssl
 import subprocess
 import sys
 import urllib.request
@@ -11,7 +10,6 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from opentelemetry.exporter.otlp.proto.grpc._log_exporter import OTLPLogExporter as GrpcExporter
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
 from opentelemetry.sdk.resources import Resource
@@ -19,7 +17,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 
 from caseyos_otel.otlp import wire
-from tests.e2e.gateway import REPLY, SERVE, Gateway, emit, reply, request_of, serving
+from tests.e2e.gateway import REPLY, SERVE, emit, reply, request_of, serving
 from tests.e2e.receiver import OtlpReceiver, Sentry
 from tests.e2e.service import environment, rows, wait_for
 from tests.ports import free_port
@@ -214,39 +212,6 @@ class TestDestinations:
             gateway.post("/v1/logs", request_of(*[viewed] * 7).SerializeToString())
             name = 'caseyos_events_total{event_name="caseyos.recommendation.viewed"}'
             wait_for(lambda: gateway.metrics().get(name) == 7, "not measured:", gateway.metrics)
-
-
-def test_tls_serves_both_protocols(tmp_path: Path, certificate: tuple[Path, Path]) -> None:
-    import grpc
-
-    made, key = certificate
-    gateway = Gateway(tmp_path / "state", "--ssl-certfile", str(made), "--ssl-keyfile", str(key))
-    context = ssl.create_default_context(cafile=str(made))
-    url = f"https://127.0.0.1:{gateway.port}/v1/logs"
-    headers = {"Content-Type": "application/x-protobuf"}
-
-    def sent() -> bool:
-        request = urllib.request.Request(url, request_of(reply("https")).SerializeToString(), headers)
-        try:
-            with urllib.request.urlopen(request, timeout=10, context=context) as answer:
-                return bool(answer.status == 200)
-        except OSError:
-            return False
-
-    try:
-        gateway.start_unready()
-        wait_for(sent, "no answer over TLS:", gateway.log.read_text)
-        exporter = GrpcExporter(
-            endpoint=f"https://localhost:{gateway.grpc_port}",
-            credentials=grpc.ssl_channel_credentials(made.read_bytes()),
-        )
-        assert emit(exporter, [(REPLY, {"caseyos.recommendation.id": "rgrpcs", "caseyos.draft.id": "d1"})])
-        wait_for(
-            lambda: ("rgrpcs",) in outcomes(gateway.state, "recommendation_id"), "not stored:", gateway.log.read_text
-        )
-        assert ("rhttps",) in outcomes(gateway.state, "recommendation_id")
-    finally:
-        gateway.kill()
 
 
 MOUNTED = """
