@@ -121,9 +121,8 @@ class Gateway:
             Refused: nothing of it was taken.
         """
         destinations = self.start()
-        return self._accept(
-            "logs", read_logs(parse_logs(body), body, destinations.forwarding.logs, destinations.has_place)
-        )
+        forwarding = destinations.forwarding.logs
+        return self._accept("logs", read_logs(parse_logs(body), body, forwarding, destinations.has_place, _is_declared))
 
     def traces(self, body: bytes) -> Request:
         """Take a request of spans: the events in them, and the spans themselves where they go anywhere.
