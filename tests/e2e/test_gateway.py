@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,6 +39,18 @@ def test_stock_exporters_of_both_protocols_reach_table_and_log(gateway: Gateway)
     lines = [json.loads(line) for line in wait_for(lambda: len(gateway.lines()) == 2 and gateway.lines(), "no lines")]
     assert sorted(line["recommendation_id"] for line in lines) == ["grpc", "http"]
     assert {line["service"] for line in lines} == {"billing"}
+
+
+def test_the_documented_request_by_hand_is_stored(gateway: Gateway) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "gateway.md").read_text("utf-8")
+    found = re.search(r"-d '\n(\{.*?\})'\n```", page, re.DOTALL)
+    assert found
+    body = found[1].replace("'$(date +%s)'", str(int(time.time())))
+    answer = gateway.post("/v1/logs", body.encode(), "application/json")
+    assert (answer.status, answer.body) == (200, b"{}")
+    query = "SELECT event, draft_id, service_name FROM outcome_events"
+    expected = [("outcome_reply_received", "d1", "billing")]
+    wait_for(lambda: rows(gateway.state, query) == expected, "not stored:", gateway.log.read_text)
 
 
 def test_what_was_acknowledged_before_a_kill_is_stored_once(gateway: Gateway) -> None:
