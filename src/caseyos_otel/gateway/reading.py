@@ -77,23 +77,21 @@ def read_logs(
     event of this name can be kept. `declared`: whether an attribute with this name makes a record an event.
     """
     _check_number(sum(len(scope.log_records) for of_one in request.resource_logs for scope in of_one.scope_logs))
-    renamed = _NAME_ATTRIBUTE.encode() in body and _name_by_attribute(request, declared)
     names = _event_names(request)
-    unusable = {name for name in names if len(name) > LONGEST_NAME or (name and not has_place(name))}
-    rejected, why = 0, ""
-    if unusable or len(body) > LARGEST_RECORD:
-        rejected = _remove(request, unusable)
-    if rejected:
-        why = _UNUSABLE
+    renamed = "" in names and _NAME_ATTRIBUTE.encode() in body and _name_by_attribute(request, declared)
+    if renamed:
         names = _event_names(request)
-    if (
-        rejected or renamed or body.startswith(_SPANS_TAG)
-    ):  # a field that logs do not have, and that marks our frames of spans
+    unusable = {name for name in names if len(name) > LONGEST_NAME or (name and not has_place(name))}
+    rejected = _remove(request, unusable) if unusable or len(body) > LARGEST_RECORD else 0
+    if rejected:
+        names = _event_names(request)
+    # our frames of spans are marked by a field that logs do not have
+    if rejected or renamed or body.startswith(_SPANS_TAG):
         request.DiscardUnknownFields()
         body = bytes(request.SerializeToString())
     others = names.pop("", 0)
     frames = ((REQUESTS, body),) if names or (others and forwarding) else ()
-    return Request(frames, names, others, rejected, why)
+    return Request(frames, names, others, rejected, _UNUSABLE if rejected else "")
 
 
 def _check_number(records: int) -> None:
@@ -108,14 +106,16 @@ def _event_names(request: ExportLogsServiceRequest) -> Counter[str]:
 def _name_by_attribute(request: ExportLogsServiceRequest, declared: Callable[[str], bool]) -> bool:
     """Give records the event name that an attribute says, if it is declared; whether there was one."""
     found = False
-    for record in [
-        r for rl in request.resource_logs for sl in rl.scope_logs for r in sl.log_records if not r.event_name
-    ]:
-        name = next((a.value.string_value for a in record.attributes if a.key == _NAME_ATTRIBUTE), "")
+    for record in (r for rl in request.resource_logs for sl in rl.scope_logs for r in sl.log_records):
+        name = "" if record.event_name else _old_name(record)
         if name and declared(name):
             record.event_name = name
             found = True
     return found
+
+
+def _old_name(record: LogRecord) -> str:
+    return next((a.value.string_value for a in record.attributes if a.key == _NAME_ATTRIBUTE), "")
 
 
 def _remove(request: ExportLogsServiceRequest, names: set[str]) -> int:
