@@ -73,6 +73,14 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         await run_in_threadpool(gateway.stop, DRAIN_S)
 
 
+def _unready(gateway: Gateway) -> str:
+    try:
+        gateway.start()  # mounted, nobody else may have asked yet
+    except Refused as refused:
+        return str(refused)
+    return gateway.unready()
+
+
 def _add_operations(app: FastAPI, gateway: Gateway) -> None:
     """What an operator's machines ask: alive, ready, metrics."""
     admin = Bearer(gateway.settings.admin_token)
@@ -83,8 +91,7 @@ def _add_operations(app: FastAPI, gateway: Gateway) -> None:
 
     @app.get("/readyz")
     async def readyz() -> PlainTextResponse:
-        await run_in_threadpool(gateway.start)  # mounted, nobody else may have asked yet
-        reason = gateway.unready()
+        reason = await run_in_threadpool(_unready, gateway)
         return PlainTextResponse(f"{reason or 'ready'}\n", 503 if reason else 200)
 
     @app.get("/metrics")

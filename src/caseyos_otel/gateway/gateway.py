@@ -10,8 +10,10 @@ from typing import Final
 
 from caseyos_otel import diagnostics
 from caseyos_otel.diagnostics import drops
+from caseyos_otel.errors import ConfigurationError
 from caseyos_otel.events import declared
 from caseyos_otel.events.registry import registry
+from caseyos_otel.gateway.auth import check_destinations
 from caseyos_otel.gateway.destinations import ROLE, GatewayDestinations
 from caseyos_otel.gateway.limits import Concurrency, Rate
 from caseyos_otel.gateway.metrics import Instruments
@@ -24,6 +26,8 @@ from caseyos_otel.spool.problem import FrameRefused, SpoolUnavailable
 
 FULL_RETRY_S: Final = 5
 """When a sender shall try again that was refused because the spool is full: a destination must come back first."""
+NOWHERE_RETRY_S: Final = 60
+"""The same where no destination is on: somebody must change the configuration first."""
 SYNC_EVERY_S: Final = 1.0
 ADOPT_EVERY_S: Final = 5.0
 SPANS_FILL: Final = 0.5
@@ -51,9 +55,14 @@ class Gateway:
 
         Raises:
             ConfigurationError: a file of declarations is wrong.
+            Refused: no destination is on. A service that this is mounted in goes on, and senders keep what they have.
         """
         if self.destinations is not None:
             return self.destinations
+        try:
+            check_destinations(self.settings)
+        except ConfigurationError as error:
+            raise Refused(UNAVAILABLE, str(error), NOWHERE_RETRY_S) from None
         with self._starting:
             if self.destinations is None:
                 registry.load_entry_points()

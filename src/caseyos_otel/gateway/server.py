@@ -24,7 +24,7 @@ from caseyos_otel.errors import ConfigurationError
 from caseyos_otel.events import declared
 from caseyos_otel.events.registry import Registry
 from caseyos_otel.gateway import app as application
-from caseyos_otel.gateway.auth import check_listening, check_tokens
+from caseyos_otel.gateway.auth import check_destinations, check_listening, check_tokens
 from caseyos_otel.gateway.otlp_grpc import GRACE_S, create_server
 from caseyos_otel.gateway.timers import Timer, Work
 from caseyos_otel.gateway.tls import check_tls, grpc_credentials
@@ -61,6 +61,7 @@ def serve(listening: Listening) -> int:
     in_force = settings.load()
     announcement.prepare(in_force)
     check_tokens(in_force)
+    check_destinations(in_force)
     check_listening(listening.host, in_force)
     check_tls(listening.certificate, listening.key, listening.client_ca)
     declared.load(in_force.hooks, Registry())  # what no worker would start with is said once, here
