@@ -2,8 +2,10 @@
 
 The time from the last line of a program to the end of its process, with PostgreSQL, Sentry and OTLP (events, spans and
 metrics) behind doors that refuse, take and are silent, are slow, or do not answer a knock. `cold`: nothing was delivered
-before. `warm`: each destination had everything, and went away just before more was emitted. Beside it the same exit with
-all of them there, and that of a process that has imported the same and emitted nothing.
+before. `warm`: each destination had everything, and went away just before more was emitted. `known`: they have been away
+for two seconds, while more was emitted. Beside it the same exit with all of them there, and that of a process that has
+imported the same and emitted nothing: the interpreter's own end. `--busy 2` lets two processes take what they can get of
+the machine meanwhile.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -44,12 +47,15 @@ if sys.argv[1] == "idle":
     import psycopg, sqlalchemy
     print("ends", flush=True)
     sys.exit()
-if sys.argv[1] == "warm":
+if sys.argv[1] in ("warm", "known"):
     work()
     assert flush(20)
     print("warm", flush=True)
     sys.stdin.readline()
 work()
+if sys.argv[1] == "known":
+    time.sleep(2)
+    work()
 print("ends", flush=True)
 """
 Life = tuple[str, Way]
@@ -59,11 +65,13 @@ def main() -> int:
     """Print seconds, median and longest of the rounds."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.exits", description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--busy", type=int, default=0, help="processes that compute meanwhile")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     asked = parser.parse_args()
-    lives: list[Life] = [(begin, way) for way in ("open", *AWAY) for begin in ("cold", "warm")]
+    lives: list[Life] = [(begin, way) for way in ("open", *AWAY) for begin in ("cold", "warm", "known")]
+    lives.remove(("known", "open"))
     lives.insert(0, ("idle", "open"))
-    with _surroundings() as (doors, env, directory):
+    with _surroundings() as (doors, env, directory), _busy(asked.busy):
         (directory / "program.py").write_text(PROGRAM)
         measured = {life: [_end(life, doors, env, directory) for _ in range(asked.rounds)] for life in lives}
     if asked.json:
@@ -96,18 +104,30 @@ def _surroundings() -> Iterator[tuple[list[Door], dict[str, str], Path]]:
         yield doors, env, directory
 
 
+@contextmanager
+def _busy(processes: int) -> Iterator[None]:
+    """Processes that compute and do nothing else."""
+    running = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(processes)]
+    try:
+        yield
+    finally:
+        for each in running:
+            each.kill()
+            each.wait()
+
+
 def _end(life: Life, doors: list[Door], env: dict[str, str], directory: Path) -> float:
     begin, way = life
     for door in doors:
-        door.become("open" if begin == "warm" else way)
+        door.become(way if begin == "cold" else "open")
     # a state directory each: what one leaves would be the next one's work
     state = {"CASEYOS_OTEL_STATE_DIR": tempfile.mkdtemp(dir=directory)}
     process = subprocess.Popen(
         [INSTRUMENT, sys.executable, str(directory / "program.py"), begin],
-        env=env | state, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        env=env | state, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
     )  # fmt: skip
     assert process.stdin is not None and process.stdout is not None
-    if begin == "warm":
+    if begin in ("warm", "known"):
         assert process.stdout.readline() == "warm\n"
         for door in doors:
             door.become(way)
@@ -115,7 +135,10 @@ def _end(life: Life, doors: list[Door], env: dict[str, str], directory: Path) ->
         process.stdin.flush()
     assert process.stdout.readline() == "ends\n"
     began = time.monotonic()
-    process.wait(60)
+    kill = threading.Timer(60, process.kill)
+    kill.start()
+    process.wait()  # with a timeout it would look twenty times a second
+    kill.cancel()
     return time.monotonic() - began
 
 

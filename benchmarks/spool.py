@@ -14,12 +14,13 @@ import sqlite3
 import statistics
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any, Final
 
 from caseyos_otel.spool.writer import SpoolWriter
@@ -54,21 +55,31 @@ def _synced_behind(root: Path) -> Iterator[Write]:
     """One group at a time is being synced, in a thread; a round ends when the last one is."""
     writer = SpoolWriter(root, on_problem=print)
     writer.wait_for(["outcomes"])
-    with ThreadPoolExecutor(1) as behind:
+    wanted: SimpleQueue[bool] = SimpleQueue()
+    synced: SimpleQueue[None] = SimpleQueue()
 
-        def write(count: int) -> None:
-            syncing: Future[None] | None = None
-            for number in range(1, count + 1):
-                writer.append("outcomes", FRAME)
-                if number % GROUP == 0:
-                    if syncing is not None:
-                        syncing.result()
-                    syncing = behind.submit(writer.sync)
-            if syncing is not None:
-                syncing.result()
+    def sync() -> None:
+        while wanted.get():
+            writer.sync()
+            synced.put(None)
 
+    def write(count: int) -> None:
+        for number in range(1, count + 1):
+            writer.append("outcomes", FRAME)
+            if number % GROUP == 0:
+                if number > GROUP:
+                    synced.get()
+                wanted.put(True)
+        synced.get()
+
+    thread = threading.Thread(target=sync)
+    thread.start()
+    try:
         yield write
-    writer.close()
+    finally:
+        wanted.put(False)
+        thread.join()
+        writer.close()
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -116,6 +117,20 @@ def set_span_processors(provider: TracerProvider, processors: Sequence[SpanProce
         multi._span_processors = tuple(processors)
 
 
+def place_added(provider: object, method: str, place: Callable[[Any], Any]) -> None:
+    """Ask `place` about every processor that is added to a finished provider by `method` from now on.
+
+    It returns what is added in its stead, or None where it has taken the processor.
+    """
+    add = getattr(provider, method)
+
+    def added(processor: Any) -> None:
+        if (instead := place(processor)) is not None:
+            add(instead)
+
+    setattr(provider, method, added)
+
+
 # A SpanContext is a tuple. Every span of a service is looked at here: an index costs a third of a property.
 TRACE_ID: Final = 0
 SPAN_ID: Final = 1
@@ -220,6 +235,16 @@ def queued(processor: object) -> int:
     """Records in the queue of a batch processor of either signal; 0 where there is none."""
     batch = getattr(processor, "_batch_processor", None)
     return len(getattr(batch, "_queue", ()))
+
+
+def let_retry(exporter: object, allowed: bool) -> None:
+    """Whether a stock OTLP exporter, over HTTP or gRPC, tries a batch again after a failure; in a version of the SDK that
+    waits for something else, it goes on as it does.
+    """
+    client = getattr(exporter, "_client", None)
+    ending = getattr(exporter, "_shutdown_in_progress", None) or getattr(client, "_shutdown_event", None)
+    if isinstance(ending, threading.Event):
+        (ending.clear if allowed else ending.set)()
 
 
 def metric_readers(provider: Any) -> tuple[object, ...]:

@@ -34,11 +34,14 @@ def work(first):
             track("outcome_deal_advanced", deal_id=str(number))
             track("action_failed", action_id=str(number), action_type="send_email", error_type="api_error")
 
-if "warm" in sys.argv:
+if sys.argv[1] != "cold":
     work(0)
     assert flush(30)
     print("warm", flush=True)
     sys.stdin.readline()
+if sys.argv[1] == "known":
+    work(20)
+    flush(1)
 work(10)
 sys.exit(3)
 """
@@ -71,16 +74,16 @@ class World:
         for door in self._doors.values():
             door.become(way)
 
-    def end(self, way: Way, *, warm: bool) -> str:
+    def end(self, way: Way, begin: str) -> str:
         """Run the program, whose destinations are away when it ends; what it said on standard error."""
         (self._here / "program.py").write_text(PROGRAM)
-        self.become("open" if warm else way)
+        self.become(way if begin == "cold" else "open")
         process = subprocess.Popen(
-            [INSTRUMENT, sys.executable, str(self._here / "program.py"), *(["warm"] if warm else [])],
+            [INSTRUMENT, sys.executable, str(self._here / "program.py"), begin],
             env=self.env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
         assert process.stdin is not None and process.stdout is not None
-        if warm:
+        if begin != "cold":
             assert process.stdout.readline() == "warm\n"
             self.become(way)
         _, said = process.communicate("\n", timeout=ENDS_WITHIN_S)
@@ -114,24 +117,26 @@ def ids(events: list[dict[str, Any]]) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("way", "warm", "protocol"),
+    ("way", "begin", "protocol"),
     [
-        *((way, True, "http/protobuf") for way in AWAY),
-        ("is silent", False, "http/protobuf"),
-        ("is silent", True, "grpc"),
-        ("refuses", True, "grpc"),
+        *((way, "warm", "http/protobuf") for way in AWAY),
+        ("is silent", "cold", "http/protobuf"),
+        ("does not answer", "known", "http/protobuf"),
+        ("is silent", "warm", "grpc"),
+        ("refuses", "warm", "grpc"),
     ],
 )
 def test_a_process_ends_though_every_destination_is_away_and_nothing_durable_is_lost(
-    way: Way, warm: bool, protocol: str, tmp_path: Path, stack: ExitStack, server: PostgresServer
+    way: Way, begin: str, protocol: str, tmp_path: Path, stack: ExitStack, server: PostgresServer
 ) -> None:
     world = World(stack, server, tmp_path, protocol)
-    said = world.end(way, warm=warm)
+    said = world.end(way, begin)
     assert "Traceback" not in said, said
-    numbers = range(0 if warm else 10, 20)
+    numbers = {"cold": range(10, 20), "warm": range(20), "known": range(30)}[begin]
     spans_seen = len(world.collector.spans)
     assert spans_seen + world.lost("spans") == len(numbers)
     lost = {name: world.lost(name) for name in ("outcomes", "otlp")}
+    logs_lost = world.lost("sentry", ("shutdown", "destination_full"))
     world.become("open")
     cli(world.env, "spool", "drain", "--timeout", "60")
     stored = world.stored()
@@ -140,3 +145,5 @@ def test_a_process_ends_though_every_destination_is_away_and_nothing_durable_is_
     arrived = {record.attributes["caseyos.event.id"] for record in world.collector.records if record.event_name}
     assert len(arrived) + lost["otlp"] >= 3 * len(numbers), "what was given up may have arrived all the same"
     assert len(set(ids(world.sentry.events))) == len(numbers)
+    assert len(world.sentry.logs) + logs_lost >= 2 * len(numbers), "dismissals and outcomes"
+    assert logs_lost <= 2 * len(numbers)

@@ -9,6 +9,7 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Literal
 
 import psycopg
 import pytest
@@ -99,7 +100,7 @@ def test_of_a_damaged_spool_only_the_damaged_record_is_missing_and_it_is_in_quar
             at = chance.randrange(len(records))
             expected |= set(written) | {number for number, _ in records}
             expected -= {number for number, _ in (records[at:] if child % 2 else records[at : at + 1])}
-            damage(segment, records[at][1], chance, cut=bool(child % 2))
+            damage(segment, records[at][1], chance, ("flip", "cut", "flip", "zero")[child % 4])
             pieces += sum(damaged_stretches(path) for path in segment.parent.glob("*.seg"))
     finally:
         nursery.close()
@@ -128,12 +129,14 @@ def damaged_stretches(segment: Path) -> int:
     return sum(isinstance(item, Damage) for item in scan(segment.read_bytes(), HEADER_SIZE))
 
 
-def damage(segment: Path, record: Record, chance: random.Random, *, cut: bool) -> None:
-    """Cut a segment in the middle of a record, or flip one bit of it."""
+def damage(segment: Path, record: Record, chance: random.Random, how: Literal["flip", "cut", "zero"]) -> None:
+    """End a segment in the middle of a record, as a file or by the zeros that it was filled with, or flip one bit."""
     content = bytearray(segment.read_bytes())
     place = chance.randrange(record.offset + 1, record.end)
-    if cut:
+    if how == "cut":
         del content[place:]
+    elif how == "zero":
+        content[place:] = bytes(len(content) - place)
     else:
         content[place] ^= 1 << chance.randrange(8)
     segment.write_bytes(content)

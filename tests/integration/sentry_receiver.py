@@ -34,6 +34,8 @@ class SentryReceiver:
         self.requests: list[tuple[str, dict[str, str]]] = []
         self.connections: list[int] = []
         self.answers: deque[tuple[int, dict[str, str]]] = deque()
+        self.asked = threading.Event()
+        """Set when a request is there, whether or not it has an answer yet."""
         self._open = threading.Event()
         self._open.set()
         receiver = self
@@ -94,6 +96,7 @@ class SentryReceiver:
         body = handler.rfile.read(int(handler.headers["Content-Length"]))
         if handler.headers.get("Content-Encoding") == "gzip":
             body = gzip.decompress(body)
+        self.asked.set()
         self._open.wait()
         status, headers = self.answers.popleft() if self.answers else (200, {})
         self.connections.append(handler.client_address[1])

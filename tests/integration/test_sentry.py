@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import socket
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import Context, copy_context
 from typing import Any
@@ -329,6 +330,43 @@ def test_logs_beyond_sentry_sdks_buffer_are_counted(
     lost = drops.snapshot().get(("destination_full", "sentry", "recommendation_viewed"), 0)
     assert lost > 0
     assert len(receiver.logs) + lost == 2_000
+
+
+@pytest.mark.parametrize("answer", [200, 503])
+def test_logs_that_have_not_been_sent_when_a_process_ends_are_counted_once(
+    answer: int, receiver: SentryReceiver, destination: Callable[..., SentryDestination]
+) -> None:
+    sentry = destination()
+    receiver.answers.append((answer, {}))
+    with receiver.paused():
+        sentry.emit_log(make_record("recommendation_viewed", SHOWN))
+        flushing = threading.Thread(target=sentry.flush, args=(10,))
+        flushing.start()
+        assert receiver.asked.wait(10)
+        sentry.emit_log(make_record("signal_received", {}))
+        sentry.emit_log(make_record("signal_received", {}))
+        sentry.give_up(away=True)
+    flushing.join(10)
+    sentry.flush(1)
+    assert drops.snapshot() == {
+        ("shutdown", "sentry", "recommendation_viewed"): 1,
+        ("shutdown", "sentry", "signal_received"): 2,
+    }
+
+
+@pytest.mark.parametrize("whose", ["ours", "the service's"])
+def test_sentry_sdk_waits_at_exit_for_a_sentry_that_is_away_only_where_the_service_has_it_so(
+    whose: str, receiver: SentryReceiver, destination: Callable[..., SentryDestination]
+) -> None:
+    if whose != "ours":
+        sentry_sdk.init(receiver.dsn, default_integrations=False, shutdown_timeout=7)
+    sentry = destination()
+    client = sentry_sdk.get_global_scope().client
+    before = client.options["shutdown_timeout"]
+    sentry.give_up(away=False)
+    assert client.options["shutdown_timeout"] == before
+    sentry.give_up(away=True)
+    assert client.options["shutdown_timeout"] == (0 if whose == "ours" else 7)
 
 
 def test_the_services_own_init_counts_whenever_it_comes(

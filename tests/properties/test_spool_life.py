@@ -56,6 +56,11 @@ class SpoolLife(RuleBasedStateMachine):
         self.spools[process].reader(destination).read(3)
 
     @rule(process=process)
+    def sync(self, process: int) -> None:
+        self.spools[process].writer.sync()
+        assert self.spools[process].writer.unsynced_age == 0.0
+
+    @rule(process=process)
     def adopt(self, process: int) -> None:
         self.spools[process].adopt()
 

@@ -25,7 +25,7 @@ from opentelemetry.sdk._logs.export import (
     SimpleLogRecordProcessor,
 )
 from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, SpanProcessor, TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor, SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON
 from opentelemetry.trace import Link, SpanContext, Status, StatusCode
@@ -34,6 +34,7 @@ from caseyos_otel import _otel
 from caseyos_otel.otlp.encode import RequestEncoder
 from caseyos_otel.sampling.held import HeldSpan
 from tests.integration.otlp_receiver import GrpcReceiver, OtlpReceiver
+from tests.ports import free_port
 from tests.records import event
 
 
@@ -206,6 +207,33 @@ def test_request_bytes_go_through_the_stock_exporter_and_its_answer_comes_back(
     assert (received.path, received.body) == ("/v1/logs", request)
     assert received.headers["x-key"] == "k"
     assert received.headers["content-type"] == "application/x-protobuf"
+
+
+def test_what_failed_is_tried_again_unless_that_is_forbidden(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.CRITICAL)
+    with OtlpReceiver() as receiver:
+        exporter = OTLPLogExporter(f"{receiver.endpoint}/v1/logs", timeout=9)
+        receiver.answers += [503, 503]
+        _otel.let_retry(exporter, False)
+        assert _otel.post_otlp(exporter, b"") == (False, 503)
+        assert len(receiver.requests) == 1
+        _otel.let_retry(exporter, True)
+        assert _otel.post_otlp(exporter, b"") == (True, 200)
+        assert len(receiver.requests) == 3
+
+
+def test_nor_does_the_exporter_over_grpc(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING)
+    exporter = GrpcSpanExporter(f"http://127.0.0.1:{free_port()}", insecure=True, timeout=9)
+    _otel.let_retry(exporter, False)
+    assert exporter.export([]) is SpanExportResult.FAILURE
+    assert [r.getMessage() for r in caplog.records if "aborting retry" in r.getMessage()]
+    exporter.shutdown()
+
+
+def test_an_exporter_that_is_not_known_does_as_it_does() -> None:
+    _otel.let_retry(object(), False)
+    _otel.let_retry(None, False)
 
 
 def test_the_exporter_of_spans_sends_bytes_just_so() -> None:

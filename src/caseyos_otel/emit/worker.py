@@ -17,8 +17,8 @@ _BREATHE_AFTER: Final = 8
 _BREATH_S: Final = 0.00005
 """A caller never waits for a whole batch: after these events (some 0.1 ms) the thread sleeps as long as it takes another
 one to wake up. Letting go of the GIL alone (`sleep(0)`) would have it back before anybody who waits is awake."""
-
-_LOOK_EVERY_S: Final = 0.02
+_BATCH: Final = 512
+"""`after_batch` comes after so many events at the latest: a queue that is never empty may not let the log grow in memory."""
 
 
 class Worker:
@@ -76,25 +76,23 @@ class Worker:
         finally:
             self._consuming.release()
 
-    def run_for(self, errand: Callable[[], None], timeout_s: float, hopeless: Callable[[], bool] | None = None) -> bool:
-        """Let the thread do something that may take longer than the caller can wait; whether it was done in time.
+    def begin(self, errand: Callable[[], None]) -> threading.Event:
+        """Let the thread do something that may take longer than the caller can wait; the event is set when it is done.
 
-        `hopeless` says that waiting has lost its sense. Where no thread runs (a fork, the end of the interpreter), it is
-        done here, in the calling thread.
+        Where no thread runs (a fork, the end of the interpreter), it is done here, in the calling thread.
         """
+        done = threading.Event()
         if self._thread is None or not self._thread.is_alive():
             errand()
-            return True
-        done = threading.Event()
-        self._errands.append((errand, done))
-        self._wake.set()
-        if hopeless is None:
-            return done.wait(timeout_s)
-        deadline = time.monotonic() + timeout_s
-        while not done.wait(max(0.0, min(_LOOK_EVERY_S, deadline - time.monotonic()))):
-            if time.monotonic() >= deadline or hopeless():
-                return False
-        return True
+            done.set()
+        else:
+            self._errands.append((errand, done))
+            self._wake.set()
+        return done
+
+    def run_for(self, errand: Callable[[], None], timeout_s: float) -> bool:
+        """`begin`, and wait; whether it was done in time."""
+        return self.begin(errand).wait(timeout_s)
 
     def pause(self, timeout_s: float) -> None:
         """Wait until the thread is between two batches, and keep it there until `resume`: before a fork."""
@@ -145,11 +143,16 @@ class Worker:
                 swallowed("processing an event", error)
             done += 1
             if done % _BREATHE_AFTER == 0:
+                if done % _BATCH == 0:
+                    self._finish_batch()
                 if deadline is None:
                     time.sleep(_BREATH_S)
                 elif time.monotonic() > deadline:
                     break
-        if done:
-            with guard("finishing a batch of events"):
-                self._after_batch()
+        if done % _BATCH:
+            self._finish_batch()
         return len(self._queue) == 0
+
+    def _finish_batch(self) -> None:
+        with guard("finishing a batch of events"):
+            self._after_batch()

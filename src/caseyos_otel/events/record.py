@@ -50,11 +50,11 @@ class EventRecord(LogRecord):
     disclosure. `attributes` are the OpenTelemetry attributes, already disclosed, made when first read. `timestamp` and
     `observed_timestamp` are nanoseconds since 1970. `resource` is set on records that were decoded; `exception` texts
     are in `exception_attributes` (the object itself stays None, so that the SDK does not expand it again). `spooled` says
-    that the spool feeds its destinations, so that memory must not.
+    that the spool feeds its destinations, so that memory must not; None where nobody has asked the spool yet.
     """
 
     # What nearly every record has is on the class: setting it on each costs the worker a third of the constructor.
-    spooled = False
+    spooled: bool | None = None
     body: AnyValue = None
     exception = None
     disclose: Disclose | None = None

@@ -26,6 +26,8 @@ MISTAKES: Final = 3
 """Unexpected exceptions in a row after which a batch is halved like a rejected one, so that it cannot stop the others."""
 PATIENCE_S: Final = 0.4
 """Seconds that the end of a process waits for one answer of a destination."""
+IMPATIENCE_S: Final = 0.1
+"""The same, where the last thing that is known of it is that it was away."""
 _FIRST_PAUSE_S: Final = 0.5
 _LONGEST_PAUSE_S: Final = 30.0
 
@@ -130,7 +132,7 @@ class Delivery:
     @property
     def away(self) -> bool:
         """Whether the last export failed, or one has been going on for longer than an exit waits."""
-        return self._pause_s > 0.0 or self._silent()
+        return self._pause_s > 0.0 or self._silent(PATIENCE_S)
 
     def offer(self, record: EventRecord) -> None:
         """Hand on a best-effort record. Bounded: the oldest goes first."""
@@ -172,8 +174,8 @@ class Delivery:
             return self._served >= asked and self._clean
 
     def answered_at_exit(self, asked: int, timeout_s: float) -> bool:
-        """`answered`, but without waiting for what cannot be had: see `_hopeless`."""
-        if self._thread is None or not self._thread.is_alive():
+        """`answered`, but without waiting for what cannot be had: see `_hopeless`. May be asked again."""
+        if self._served < asked and (self._thread is None or not self._thread.is_alive()):
             return self._pass(asked)
         deadline = time.monotonic() + timeout_s
         with self._passed:
@@ -183,11 +185,11 @@ class Delivery:
 
     def _hopeless(self) -> bool:
         """Whether an exit has nothing to wait for: an export goes on and on, and what is durable is in the spool."""
-        return not self._local and self._silent()
+        return not self._local and self._silent(IMPATIENCE_S if self._pause_s > 0.0 else PATIENCE_S)
 
-    def _silent(self) -> bool:
+    def _silent(self, patience_s: float) -> bool:
         began = self._attempt_at
-        return began is not None and time.monotonic() - began >= PATIENCE_S
+        return began is not None and time.monotonic() - began >= patience_s
 
     def flush(self, timeout_s: float) -> bool:
         """`ask` and `answered`."""

@@ -32,6 +32,7 @@ class OtlpDestination:
         self._disclose = disclose
         self._disclose_exception = disclose_exception
         self._transport: OtlpTransport | None = None
+        self._may_retry = True
 
     def export(self, records: Sequence[EventRecord]) -> None:
         """Send records, one request a resource.
@@ -51,6 +52,12 @@ class OtlpDestination:
         """Import the stock exporter: what takes its time, but waits for nobody."""
         self._connected()
 
+    def let_retry(self, allowed: bool) -> None:
+        """Whether a request that failed is tried again before `export` raises Unavailable."""
+        self._may_retry = allowed
+        if self._transport is not None:
+            self._transport.let_retry(allowed)
+
     def close(self) -> None:
         """Give up a request that is being retried: the process ends, and what is durable is in the spool."""
         if self._transport is not None:
@@ -63,6 +70,7 @@ class OtlpDestination:
     def _connected(self) -> OtlpTransport:
         if self._transport is None:
             self._transport = OtlpTransport("logs", self._protocol)
+            self._transport.let_retry(self._may_retry)
         return self._transport
 
 

@@ -38,6 +38,11 @@ class OtlpTransport:
         """
         (self._call if self._grpc else self._post)(request)
 
+    def let_retry(self, allowed: bool) -> None:
+        """Whether a request that failed is tried again before `send` raises Unavailable; over gRPC none is."""
+        if not self._grpc:
+            _otel.let_retry(self._exporter, allowed)
+
     def close(self) -> None:
         """Give up a request that is on its way."""
         self._closed = True

@@ -101,6 +101,8 @@ class StructuredLog:
         self._disclose = disclose
         self._lines: deque[tuple[str, str]] = deque()
         self._service_now = ""
+        self._torn = False
+        """Whether the last write to a file ended within a line."""
 
     def __call__(self, record: EventRecord) -> None:
         """Render one event; it is written by `flush`."""
@@ -118,7 +120,8 @@ class StructuredLog:
         try:
             self._write(text)
         except Exception as error:  # a service may have put anything in the place of stdout
-            for event, _ in lines:
+            whole = error.lines if isinstance(error, _CutShortError) else 0
+            for event, _ in lines[whole:]:
                 drops.count("rejected", destination="log", event=event)
             diagnostics.warn(f"the structured log cannot be written to {self._target!r}: {error}", key="log")
 
@@ -142,8 +145,25 @@ class StructuredLog:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640)
         try:
-            data = text.encode("ascii")
-            while data:
-                data = data[os.write(descriptor, data) :]
+            # After half a line, the next one is not to become a part of it.
+            self._torn = self._torn and not os.write(descriptor, b"\n")
+            self._append(descriptor, text.encode("ascii"))
         finally:
             os.close(descriptor)
+
+    def _append(self, descriptor: int, data: bytes) -> None:
+        written = 0
+        try:
+            while written < len(data):
+                written += os.write(descriptor, data[written:])
+        except OSError as error:
+            self._torn = written > 0 and data[written - 1 : written] != b"\n"
+            raise _CutShortError(error, data[:written].count(b"\n")) from error
+
+
+class _CutShortError(OSError):
+    """A log file took only the first `lines` of a batch, and perhaps a part of the next."""
+
+    def __init__(self, error: OSError, lines: int) -> None:
+        super().__init__(error.errno, error.strerror)
+        self.lines = lines

@@ -44,6 +44,10 @@ class ExportWatch:
         """A child has no attempt under way."""
         self._began, self._in_hand = None, 0
 
+    def let_retry(self, allowed: bool) -> None:
+        """Whether the exporter tries a batch again after a failure."""
+        _otel.let_retry(getattr(self._exporter, "otlp", self._exporter), allowed)
+
     def give_up(self) -> None:
         """Nobody waits for the exporter any more: it stops retrying, and what it still had is counted as `shutdown`."""
         if self._given_up:

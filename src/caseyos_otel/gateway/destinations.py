@@ -41,18 +41,18 @@ class GatewayDestinations(Destinations):
         self._measure = Measure(meter)
         self.forwarding = Forwarding(settings)
         super().__init__(settings, resource)
-        self._spool.writer.make_room = lambda wanted: None
+        self.spooling.spool.writer.make_room = lambda wanted: None
         self._fed = self.sinks()
         self._seen = Seen()
         self._set_aside_full = self._is_set_aside_full()
 
     def append(self, series: str, frame: bytes) -> None:
         """Put a frame into the spool. Raises SpoolUnavailable."""
-        self._spool.writer.append(series, frame)
+        self.spooling.spool.writer.append(series, frame)
 
     def fullness(self) -> float:
         """How much of the spool's bound is in use, 0 to 1."""
-        space = self._spool.space
+        space = self.spooling.spool.space
         return space.used / space.max_bytes
 
     def has_place(self, name: str) -> bool:
@@ -62,15 +62,14 @@ class GatewayDestinations(Destinations):
     def sync(self) -> None:
         """Sync the spool against power loss, and see what others have put into it and beside it."""
         self._set_aside_full = self._is_set_aside_full()
-        if self._settings.spool_sync == "interval":
-            self._spool.writer.sync()
-        self._spool.space.look()
+        self.spooling.sync_alone()
+        self.spooling.spool.space.look()
 
     def _is_set_aside_full(self) -> bool:
         return set_aside.size(self._settings.spool_path) > SET_ASIDE_FILL * set_aside.MOST_BYTES
 
     def _deliveries(self) -> list[Delivery]:
-        intake = self._delivery(INTAKE, self._take, decode=self._read, local=True)
+        intake = self._delivery(INTAKE, self._take, decode=self._read_first, local=True)
         return [*super()._deliveries(), intake, *([self._forward()] if self.forwarding.on else [])]
 
     def _forward(self) -> Delivery:
@@ -83,18 +82,18 @@ class GatewayDestinations(Destinations):
         self.forwarding.close()
         super().close()
 
-    def _decode(self, frame: bytes) -> list[EventRecord]:
+    def _read(self, frame: bytes) -> list[EventRecord]:
         """For the other destinations: what cannot be used is the intake's concern."""
         return _events(frame) if spans_in(frame) is None else []
 
-    def _read(self, frame: bytes) -> list[EventRecord]:
+    def _read_first(self, frame: bytes) -> list[EventRecord]:
         if spans_in(frame) is not None:
             return []
-        return self._decode_or_set_aside(frame, self._undeclared, _count_invalid)
+        return self.spooling.read_or(frame, self._undeclared, _count_invalid)
 
     def _undeclared(self, name: str, request: bytes) -> None:
         if name:
-            self._set_aside.undeclared_frame(name, request)
+            self.spooling.set_aside.undeclared_frame(name, request)
 
     def _take(self, records: Sequence[EventRecord]) -> None:
         for record in records:

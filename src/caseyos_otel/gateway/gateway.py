@@ -82,7 +82,7 @@ class Gateway:
             Work("deciding traces", 0.25, made.table.tick),
             Work("syncing the spool", SYNC_EVERY_S, made.sync),
             Work("writing the status file", SYNC_EVERY_S, self.write_status),
-            Work("adopting", ADOPT_EVERY_S, made.adopt),
+            Work("adopting", ADOPT_EVERY_S, made.spooling.adopt),
         ]
 
     def _slow_timers(self, made: GatewayDestinations) -> list[Timer]:

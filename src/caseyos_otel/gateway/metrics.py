@@ -33,7 +33,7 @@ class Instruments:
 
     def watch(self, destinations: Destinations) -> None:
         """Show the spool and the database too."""
-        observe_spool(self.meter, destinations.spool_health)
+        observe_spool(self.meter, destinations.spooling.health)
         observe_database(self.meter, destinations.database_health)
 
     def accepted(self, signal: str, request: Request) -> None:

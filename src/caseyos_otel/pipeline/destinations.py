@@ -12,37 +12,27 @@ from typing import TYPE_CHECKING, Any, Final
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from caseyos_otel import context, diagnostics
-from caseyos_otel.diagnostics import drops, guard
+from caseyos_otel.diagnostics import drops
 from caseyos_otel.errors import CaseyosOtelError
 from caseyos_otel.events.record import SAMPLING_KEPT, EventRecord
-from caseyos_otel.events.record import Delivery as Promise
-from caseyos_otel.events.registry import registry
 from caseyos_otel.exporters.delivery import Delivery
 from caseyos_otel.exporters.structured_log import StructuredLog
-from caseyos_otel.otlp.decode import MalformedRequestError, OnInvalid, OnUndeclared, decode
-from caseyos_otel.otlp.encode import RequestEncoder
-from caseyos_otel.pipeline import announcement
-from caseyos_otel.pipeline.gauges import SpoolHealth
-from caseyos_otel.pipeline.set_aside import SetAside
+from caseyos_otel.pipeline import announcement, feeding
+from caseyos_otel.pipeline.spooling import Spooling
 from caseyos_otel.processors.chain import Sink
 from caseyos_otel.redaction.disclosure import Disclosure, minimise
 from caseyos_otel.redaction.pseudonyms import Pseudonyms, load_key
-from caseyos_otel.sampling.log_records import offer_record, sampling_attributes
 from caseyos_otel.sampling.own_policies import own_policies
 from caseyos_otel.sampling.policy import default_chain
 from caseyos_otel.sampling.probability import threshold
 from caseyos_otel.sampling.table import TraceTable
 from caseyos_otel.settings import Settings
-from caseyos_otel.spool.adopt import Spool
-from caseyos_otel.spool.disk import is_ephemeral, type_of
-from caseyos_otel.spool.problem import FrameRefused, Problem, SpoolFull, SpoolUnavailable
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import SpanProcessor
 
     from caseyos_otel.exporters.outcomes import OutcomesDestination
     from caseyos_otel.exporters.sentry.client import SentryDestination
-    from caseyos_otel.sampling.decision import Decision
     from caseyos_otel.storage.health import Health
 
 _SENTRY_FLUSH_S: Final = 4.0
@@ -50,6 +40,8 @@ _SHORT_TEXT: Final = 256
 _AT_ONCE_S: Final = 0.05
 """What lies on a disk that does not last is delivered so soon, however long the flush interval."""
 Export = Callable[[Sequence[EventRecord]], None]
+Asked = list[tuple[Delivery, int]]
+"""Deliveries, and what each was asked: see `Delivery.ask`."""
 
 
 class Destinations:
@@ -61,17 +53,9 @@ class Destinations:
     def __init__(self, settings: Settings, resource: Callable[[], Mapping[str, Any]]) -> None:
         self._settings = settings
         self._resource = resource
-        self._encoder: RequestEncoder | None = None
         key = load_key(settings.pii_key, settings.state_dir / "pii.key")
         self.disclosure = Disclosure(Pseudonyms(key), frozenset(settings.pii_plain))
-        self._spool = Spool(
-            settings.spool_path, max_bytes=settings.spool_max_bytes, on_problem=_spool_problem, role=self.role
-        )
-        self._spooling = True
-        disk = type_of(settings.spool_path)
-        self.ephemeral_disk = disk if is_ephemeral(disk) else None
-        """Type of the spool's file system where it does not outlive its container."""
-        self._set_aside = SetAside(settings.spool_path, lambda record: self._frames().encode([record]))
+        self.spooling = Spooling(settings, resource, self.role)
         ratio = settings.success_ratio if settings.sampling != "off" else 1.0
         self.table = TraceTable(
             ratio,
@@ -91,7 +75,7 @@ class Destinations:
         self._otlp = self._make_otlp() if settings.is_on("otlp") else None
         self._resettable: list[Any] = [d for d in (self.log, self._sentry, self._outcomes, self._otlp) if d is not None]
         self.deliveries = tuple(self._deliveries())
-        self._spool.adopt()
+        self.spooling.adopt()
 
     # -- making --------------------------------------------------------------------------------------------------
 
@@ -179,13 +163,18 @@ class Destinations:
         return Delivery(
             name,
             export,
-            reader=self._spool.reader(name),
-            decode=decode or self._decode,
+            reader=self.spooling.reader(name),
+            decode=decode or self._read,
             wants=wants,
-            set_aside=set_aside or (lambda record, reason: self._set_aside.rejected(record, reason, name)),
-            interval_s=min(self._settings.flush_interval_ms / 1000, _AT_ONCE_S if self.ephemeral_disk else math.inf),
+            set_aside=set_aside or (lambda record, reason: self.spooling.set_aside.rejected(record, reason, name)),
+            interval_s=min(
+                self._settings.flush_interval_ms / 1000, _AT_ONCE_S if self.spooling.ephemeral_disk else math.inf
+            ),
             **more,
         )
+
+    def _read(self, frame: bytes) -> list[EventRecord]:
+        return self.spooling.read(frame)
 
     def database_health(self) -> Health | None:
         """What the database said when it was last looked at."""
@@ -217,75 +206,20 @@ class Destinations:
 
     def sinks(self) -> list[tuple[str, Sink]]:
         """What each event is handed to at the end of the chain."""
-        made: list[tuple[str, Sink]] = []
-        if self.log is not None:
-            made.append(("log", self.log))
-        by_name = {delivery.name: delivery for delivery in self.deliveries}
-        if "outcomes" in by_name:
-            made.append(("outcomes", self._to_database(by_name["outcomes"])))
-        if "sentry" in by_name:
-            made.append(("sentry", self._to_sentry(by_name["sentry"])))
-        if "otlp" in by_name:
-            made.append(("otlp", self._to_otlp(by_name["otlp"])))
+        made: list[tuple[str, Sink]] = [] if self.log is None else [("log", self.log)]
+        for delivery in self.deliveries:
+            if delivery.name == "outcomes":
+                sink = feeding.to_database(delivery, outcomes_only=self._settings.event_store == "outcomes")
+            elif delivery.name == "sentry" and self._sentry is not None:
+                sink = feeding.to_sentry(delivery, self.table, self._sentry)
+            elif delivery.name == "otlp":
+                sink = feeding.to_otlp(delivery, self.table, everything=self._settings.otlp_events == "all")
+            else:  # one that the spool alone feeds
+                continue
+            made.append((delivery.name, sink))
         if self._settings.emit == "inline":
             made.append(("log", lambda _: self.after_batch()))
         return made
-
-    def _to_database(self, delivery: Delivery) -> Sink:
-        outcomes_only = self._settings.event_store == "outcomes"
-
-        def sink(record: EventRecord) -> None:
-            if outcomes_only and not record.outcome:
-                drops.count("not_applicable", destination="outcomes", event=record.declaration.name)
-            elif not record.spooled and record.delivery is not Promise.TRANSACTION:
-                delivery.offer(record)
-
-        return sink
-
-    def _to_otlp(self, delivery: Delivery) -> Sink:
-        everything = self._settings.otlp_events == "all"
-
-        def release(record: EventRecord, decision: Decision) -> None:
-            record.sampling = sampling_attributes(decision)
-            delivery.offer(record)
-
-        def sink(record: EventRecord) -> None:
-            if record.spooled:
-                return
-            if everything or record.durable:
-                delivery.offer(record)
-            else:
-                self._by_verdict(record, release, "otlp")
-
-        return sink
-
-    def _to_sentry(self, delivery: Delivery) -> Sink:
-        sentry = self._sentry
-        assert sentry is not None
-
-        def release(record: EventRecord, decision: Decision) -> None:
-            with guard("sending a Sentry log"):
-                sentry.emit_log(record, sampling_attributes(decision))
-
-        def sink(record: EventRecord) -> None:
-            if not record.failure:
-                self._by_verdict(record, release, "sentry")
-            elif not record.spooled:
-                delivery.offer(record)
-
-        return sink
-
-    def _by_verdict(self, record: EventRecord, release: Callable[[Any, Decision], object], destination: str) -> None:
-        offer_record(
-            self.table,
-            record,
-            release,
-            trace_id=record.trace_id,
-            event_id=record.event_id,
-            failure=record.failure,
-            destination=destination,
-            event_name=record.declaration.name,
-        )
 
     def _export_otlp(self, records: Sequence[EventRecord]) -> None:
         """Write on each event what is known of its trace now that it leaves; no event waits for it."""
@@ -321,83 +255,6 @@ class Destinations:
         values = self.disclosure.values(record, "database")
         return row(record, values, datetime.now(UTC), self.disclosure.pseudonyms.of)
 
-    # -- spooling ------------------------------------------------------------------------------------------------
-
-    def spool(self, record: EventRecord) -> bool:
-        """Make a durable record survive this process; False if it stays in memory alone, which is counted and said."""
-        if not self.deliveries:
-            return False
-        minimise(record)
-        try:
-            frame = self._frames().encode([record])
-            self._spool.writer.append("outcomes" if record.outcome else "failures", frame)
-        except SpoolUnavailable as error:
-            self._not_spooled(record, error)
-            return False
-        if not self._spooling:
-            self._spooling = True
-            diagnostics.logger.info("the spool takes durable events again")
-        return True
-
-    def _not_spooled(self, record: EventRecord, error: SpoolUnavailable) -> None:
-        full = isinstance(error, SpoolFull)
-        drops.count("spool_full" if full else "spool_unavailable", event=record.declaration.name)
-        if full:
-            diagnostics.error(f"{error}; durable events stay in memory until then", key="spool_full")
-        elif isinstance(error, FrameRefused):
-            diagnostics.warn(f"{error}; the event stays in memory", key="frame_refused")
-        elif self._spooling:  # one warning, until it comes back
-            self._spooling = False
-            diagnostics.warn(f"{error}; durable events stay in memory until then", key=f"spool:{time.monotonic()}")
-
-    def _frames(self) -> RequestEncoder:
-        if self._encoder is None:
-            self._encoder = RequestEncoder(
-                self._resource(), announcement.SCOPE, announcement.version(), announcement.SCHEMA_URL
-            )
-        return self._encoder
-
-    def _decode(self, frame: bytes) -> list[EventRecord]:
-        return self._decode_or_set_aside(frame, self._set_aside.undeclared_frame)
-
-    def _decode_or_set_aside(
-        self, frame: bytes, on_undeclared: OnUndeclared, on_invalid: OnInvalid | None = None
-    ) -> list[EventRecord]:
-        try:
-            records = decode(frame, registry, on_undeclared=on_undeclared, on_invalid=on_invalid)
-        except MalformedRequestError as error:
-            self._set_aside.malformed_frame(frame, str(error))
-            return []
-        for record in records:
-            minimise(record)  # a frame that a gateway left is as it came over the wire
-        return records
-
-    def set_aside_unknown(self, name: str, fields: Mapping[str, Any]) -> None:
-        """Keep an event that nobody declared."""
-        self._set_aside.undeclared(name, fields)
-
-    def left_behind(self) -> bool:
-        """Whether a process that is gone left something to deliver."""
-        return bool(self._spool.directories())
-
-    def adopt(self) -> None:
-        """Take over what dead processes left in the spool."""
-        if self.deliveries:
-            self._spool.adopt()
-
-    def sync(self) -> None:
-        """Sync the spool against power loss, and keep it within its bound."""
-        if self._settings.spool_sync == "interval":
-            self._spool.writer.sync()
-        self._spool.relieve()
-
-    def spool_health(self) -> SpoolHealth:
-        """What an operator watches of the spool."""
-        ages = {delivery.name: self._spool.oldest_age(delivery.name) for delivery in self.deliveries}
-        unsynced = self._spool.writer.unsynced_age if self._settings.spool_sync == "interval" else 0.0
-        space = self._spool.space
-        return SpoolHealth(space.used, space.max_bytes, unsynced, ages)
-
     # -- ending --------------------------------------------------------------------------------------------------
 
     def after_batch(self) -> None:
@@ -406,15 +263,26 @@ class Destinations:
             self.log.flush()
 
     def flush(self, timeout_s: float, *, exiting: bool = False) -> bool:
-        """Deliver what waits, all destinations at once, within a deadline. `exiting`: not waiting where it is hopeless."""
-        deadline = time.monotonic() + timeout_s
+        """`ask` and `answered`."""
+        return self.answered(self.ask(), time.monotonic() + timeout_s, exiting=exiting)
+
+    def ask(self) -> Asked:
+        """Ask all destinations to take what waits, now."""
         self.after_batch()
-        asked = [(delivery, delivery.ask()) for delivery in self.deliveries]
+        return [(delivery, delivery.ask()) for delivery in self.deliveries]
+
+    def answered(self, asked: Asked, deadline: float, *, exiting: bool = False) -> bool:
+        """Whether all of them have taken it by `deadline` (`time.monotonic`). `exiting`: not waiting where it is hopeless."""
         answers = [
-            (delivery.answered_at_exit if exiting else delivery.answered)(number, max(deadline - time.monotonic(), 0.0))
-            for delivery, number in asked
+            (each.answered_at_exit if exiting else each.answered)(number, max(deadline - time.monotonic(), 0.0))
+            for each, number in asked
         ]
         return all(answers)
+
+    def let_retry(self, allowed: bool) -> None:
+        """Whether what failed is tried again at once, or by who comes next."""
+        if self._otlp is not None:
+            self._otlp.let_retry(allowed)
 
     def is_away(self, name: str) -> bool:
         """Whether a destination has not answered when it was last tried."""
@@ -430,20 +298,16 @@ class Destinations:
             delivery.stop()
         if self._otlp is not None:
             self._otlp.close()
+        if self._sentry is not None:
+            self._sentry.give_up(away=self.is_away("sentry"))
         for delivery in self.deliveries:
             delivery.lose()
-        self._spool.close()
+        self.spooling.spool.close()
 
     def after_fork(self) -> None:
         """A child has connections, a spool directory and delivery threads of its own."""
-        self._encoder = None
-        self._spool.after_fork_in_child()
+        self.spooling.after_fork()
         for destination in self._resettable:
             destination.after_fork()
         for delivery in self.deliveries:
             delivery.after_fork()
-
-
-def _spool_problem(problem: Problem) -> None:
-    drops.count(problem.kind, problem.records, destination=problem.destination or "spool")
-    diagnostics.warn(f"spool: {problem.path}: {problem.kind}: {problem.detail}", key=f"{problem.kind}:{problem.path}")

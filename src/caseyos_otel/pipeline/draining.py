@@ -40,7 +40,7 @@ def drain(in_force: Settings, timeout_s: float, progress: Callable[[int], object
         delivery.start()
     try:
         while any(left.values()) and time.monotonic() < deadline:
-            destinations.adopt()
+            destinations.spooling.adopt()
             destinations.flush(min(1.0, max(0.0, deadline - time.monotonic())))
             left = waiting(in_force)
             progress(sum(left.values()))

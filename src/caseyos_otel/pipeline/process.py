@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextvars import Context
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry import metrics
@@ -19,12 +20,14 @@ from caseyos_otel.events.record import EventRecord
 from caseyos_otel.instrumentation import track as tracking
 from caseyos_otel.pipeline import announcement, status
 from caseyos_otel.pipeline.destinations import Destinations
+from caseyos_otel.pipeline.ending import leave
 from caseyos_otel.pipeline.gauges import observe_database, observe_spool
-from caseyos_otel.pipeline.providers import IMPATIENCE_S, PATIENCE_S, Providers
+from caseyos_otel.pipeline.providers import Providers
 from caseyos_otel.settings import Settings
 
 if TYPE_CHECKING:
-    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk._logs import LogRecordProcessor
+    from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 
     from caseyos_otel.processors.chain import EventChain
 
@@ -85,6 +88,12 @@ class Pipeline:
         theirs = _otel.log_processors(provider)
         self.providers.watch(theirs, "log_records")
         _otel.set_log_processors(provider, (self.chain, *map(foreign_only, theirs)))
+
+        def place(added: LogRecordProcessor) -> LogRecordProcessor:
+            self.providers.watch([added], "log_records")
+            return foreign_only(added)
+
+        _otel.place_added(provider, "add_log_record_processor", place)
         logger = provider.get_logger(announcement.SCOPE, announcement.version(), announcement.SCHEMA_URL)
 
         self.attached = True
@@ -112,6 +121,15 @@ class Pipeline:
         sampling = TailSamplingSpanProcessor(self.table, exporting, mode=mode, redact=redact)
         first = TrailSpanProcessor(self.wake)
         _otel.set_span_processors(provider, (first, *(p for p in theirs if p not in exporting), sampling))
+
+        def place(added: SpanProcessor) -> SpanProcessor | None:
+            if _otel.exporter_of(added) is None:
+                return added
+            self.providers.watch([added], "spans")
+            sampling.wrap(added)
+            return None
+
+        _otel.place_added(provider, "add_span_processor", place)
         self._record_every_span(provider)
 
     def _record_every_span(self, provider: TracerProvider) -> None:
@@ -128,7 +146,7 @@ class Pipeline:
         if self.settings.otel_traces_sampler is None and description == default.get_description():
             _otel.set_sampler(provider, recording_sampler(provider.sampler))
         elif not description.startswith("RecordingSampler"):
-            self.table.every_root_recorded = description in (always.get_description(), default.get_description())
+            self.table.roots_recorded(description in (always.get_description(), default.get_description()))
             if description != always.get_description():
                 self.note(f"the sampler {description} was chosen: it stands before the 100 % for failures")
 
@@ -140,7 +158,7 @@ class Pipeline:
 
         meter = metrics.get_meter(announcement.SCOPE, announcement.version())
         observe_database(meter, self.destinations.database_health)
-        observe_spool(meter, self.destinations.spool_health)
+        observe_spool(meter, self.destinations.spooling.health)
         observe_table(meter, self.table)
         measure = Measure(meter)
         return EventChain(
@@ -154,11 +172,11 @@ class Pipeline:
     def _promoted(self, record: EventRecord) -> None:
         self.wake()
         if record.durable:
-            record.spooled = self.destinations.spool(record)
+            record.spooled = self.destinations.spooling.keep(record)
 
     def connect(self) -> None:
         """Let the emitter hand over what it has, and start what a dead process left to deliver."""
-        if self.destinations.deliveries and (disk := self.destinations.ephemeral_disk):
+        if self.destinations.deliveries and (disk := self.destinations.spooling.ephemeral_disk):
             self.notes.append(  # the start-up line says it
                 f"the spool lies on {disk}, which does not outlive its container: put CASEYOS_OTEL_STATE_DIR on a volume,"
                 " or track outcomes with session="
@@ -166,7 +184,7 @@ class Pipeline:
         emitter = tracking.emitter
         emitter.strict = self.settings.strict
         emitter.keep = self.table.keep
-        emitter.spool = self.destinations.spool
+        emitter.spool = self.destinations.spooling.keep
         emitter.remember = self.destinations.remember
         emitter.woken = self.wake
         if self.settings.event_mode == "both":
@@ -178,8 +196,8 @@ class Pipeline:
             emitter.inline = self._drain
         context.propagate = self.settings.propagate
         tracking.insert_through = self.destinations.insert_through
-        tracking.set_aside_unknown = self.destinations.set_aside_unknown
-        if len(emitter.queue) or self.destinations.left_behind():
+        tracking.set_aside_unknown = self.destinations.spooling.set_aside.undeclared
+        if len(emitter.queue) or self.destinations.spooling.left_behind():
             self.wake()
 
     # -- running -------------------------------------------------------------------------------------------------
@@ -205,9 +223,9 @@ class Pipeline:
         self.worker.drain(5.0)
 
     def _emit(self, record: EventRecord) -> None:
-        if record.durable and not record.spooled and record.delivery is not Promise.TRANSACTION:
+        if record.durable and record.spooled is None and record.delivery is not Promise.TRANSACTION:
             # it was tracked before configuration: the durable promise begins here
-            record.spooled = self.destinations.spool(record)
+            record.spooled = self.destinations.spooling.keep(record)
         self._process(record)
 
     def accept(self, record: LogRecord) -> None:
@@ -226,8 +244,8 @@ class Pipeline:
         self.destinations.after_batch()  # of other loggers' events there is no batch
         now = time.monotonic()
         for name, every_s, work in (
-            ("sync", SYNC_EVERY_S, self.destinations.sync),
-            ("adopt", ADOPT_EVERY_S, self.destinations.adopt),
+            ("sync", SYNC_EVERY_S, self.destinations.spooling.sync),
+            ("adopt", ADOPT_EVERY_S, self.destinations.spooling.adopt),
             ("status", SYNC_EVERY_S, self.write_status),
         ):
             if now - self._last.get(name, 0.0) >= every_s:
@@ -252,53 +270,60 @@ class Pipeline:
 
     # -- flushing and ending -------------------------------------------------------------------------------------
 
-    def flush(self, timeout_s: float, *, exiting: bool = False) -> bool:
+    def flush(self, timeout_s: float) -> bool:
         """Deliver what was emitted before the call, the providers' own processors included, within a deadline."""
-        began = time.monotonic()
-        done = self.flush_ours(timeout_s, exiting=exiting)
-        logs = self.providers["logs"]
-        others = [p for p in _otel.log_processors(logs) if p is not self.chain] if self.attached else [logs]
-        deadline, patience_s = self._last_words(began, timeout_s) if exiting else (began + timeout_s, None)
-        return self.providers.flush(others, deadline, patience_s) and done
+        deadline = time.monotonic() + timeout_s
+        done = self.flush_ours(timeout_s)
+        return self.providers.flush(self._others(), deadline) and done
 
-    def _last_words(self, began: float, timeout_s: float) -> tuple[float, float]:
-        """Until when, and how long for one answer, providers are waited for by a process that began to end at `began`.
-
-        They send to where our events go: if that has just answered it is trusted; if it is away they get a moment; if it
-        was not asked, they and our destinations share one patience.
-        """
-        now = time.monotonic()
-        if self.destinations.is_away("otlp"):
-            return now + IMPATIENCE_S, IMPATIENCE_S
-        asked = self.destinations.has_answered("otlp", since=began)
-        return began + timeout_s, PATIENCE_S if asked else max(IMPATIENCE_S, PATIENCE_S - (now - began))
-
-    def flush_ours(self, timeout_s: float, *, exiting: bool = False) -> bool:
-        """The queue, the trace table and every destination. `exiting`: one that is away is not waited for."""
+    def flush_ours(self, timeout_s: float) -> bool:
+        """The queue, the trace table and every destination."""
         if self._ended:  # the providers' own shutdown comes after ours and asks again
             return True
         deadline = time.monotonic() + timeout_s
-        emptied = self.worker.drain(timeout_s)
-        with guard("deciding pending traces"):
-            self.table.flush(deadline - time.monotonic())
-        return self.destinations.flush(deadline - time.monotonic(), exiting=exiting) and emptied
+        emptied = self._settle(timeout_s)
+        return self.destinations.flush(deadline - time.monotonic()) and emptied
 
     def flush_at_exit(self, timeout_s: float) -> None:
         """Flush where a process may end without another word of ours, and leave its last counts in the status file."""
-        self.flush(timeout_s, exiting=True)
+        deadline = time.monotonic() + timeout_s
+        self._settle(timeout_s)
+        self._let_retry(False)
+        begin = partial(self.providers.begin_flush, self._others(), deadline)
+        leave(self.destinations, self.providers, begin, deadline - time.monotonic())
+        self._let_retry(True)  # it may go on all the same
         with guard("writing the status file"):
             self.write_status()
 
     def shutdown(self, timeout_s: float) -> None:
         """Flush, and end our threads. Events that are emitted later are still spooled, and delivered by the next process."""
         with guard("shutting down"):
-            began = time.monotonic()
-            self.flush_ours(timeout_s, exiting=True)
+            deadline = time.monotonic() + timeout_s
+            self._settle(timeout_s)
             self._ended = True
-            self.providers.end(*self._last_words(began, timeout_s))
+            self._let_retry(False)
+            if not leave(self.destinations, self.providers, self.providers.begin_end, deadline - time.monotonic()):
+                self.providers.give_up()
             self.worker.stop()
             self.destinations.close()
             self.write_status()
+
+    def _settle(self, timeout_s: float) -> bool:
+        """Empty the queue and decide what is undecided; whether the queue was emptied in time."""
+        deadline = time.monotonic() + timeout_s
+        emptied = self.worker.drain(timeout_s)
+        with guard("deciding pending traces"):
+            self.table.flush(deadline - time.monotonic())
+        return emptied
+
+    def _others(self) -> list[Any]:
+        """Processors of log records that are not ours, or the provider where we are not in it."""
+        logs = self.providers["logs"]
+        return [p for p in _otel.log_processors(logs) if p is not self.chain] if self.attached else [logs]
+
+    def _let_retry(self, allowed: bool) -> None:
+        self.destinations.let_retry(allowed)
+        self.providers.let_retry(allowed)
 
     def before_fork(self) -> None:
         """Let the worker finish what it is writing, so that a child does not inherit half a line."""

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import atexit
+import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
 from caseyos_otel import _otel, diagnostics
@@ -12,10 +15,17 @@ from caseyos_otel.diagnostics import guarded
 from caseyos_otel.emit.worker import Worker
 from caseyos_otel.exporters.watch import ExportWatch
 
-PATIENCE_S: Final = 0.4
-"""Seconds that the end of a process waits for one answer to a provider's exporter."""
-IMPATIENCE_S: Final = 0.1
-"""The same, where others have used the time up; and in all, where the receiver is known to be away."""
+METRICS_MS: Final = 400
+"""What the provider of metrics may take to end; of the three only its shutdown keeps to a time."""
+_LOOK_EVERY_S: Final = 0.02
+
+
+@dataclass
+class Errand:
+    """What the worker does with the providers: `done` is set when it is over, `clean` then tells how it went."""
+
+    done: threading.Event = field(default_factory=threading.Event)
+    clean: bool = False
 
 
 class Providers:
@@ -46,70 +56,77 @@ class Providers:
     def __getitem__(self, signal: str) -> Any:
         return self._by_signal.get(signal)
 
-    def flush(self, others: Sequence[Any], deadline: float, patience_s: float | None) -> bool:
-        """Flush traces, metrics and `others` until `deadline`; whether all of it was. With a patience an attempt that
-        has no answer for so many seconds is not waited for.
-        """
-        flushed = [False]
+    def flush(self, others: Sequence[Any], deadline: float) -> bool:
+        """Flush traces, metrics and `others` until `deadline`; whether all of it was."""
+        errand = self.begin_flush(others, deadline)
+        return errand.done.wait(max(0.0, deadline - time.monotonic())) and errand.clean
 
-        def work() -> None:
-            each = (self["traces"], self["metrics"], *others)
-            flushes = [flush for other in each if (flush := getattr(other, "force_flush", None)) is not None]
-            results = [_flushed(flush, deadline) for flush in flushes]
-            flushed[0] = all(results)
+    def begin_flush(self, others: Sequence[Any], deadline: float) -> Errand:
+        """Begin to flush traces, metrics and `others`."""
+        flushes = [getattr(each, "force_flush", None) for each in (self["traces"], self["metrics"], *others)]
+        return self._begin([partial(_flushed, flush, deadline) for flush in flushes if flush is not None])
 
-        return self._worker.run_for(work, deadline - time.monotonic(), self._hopeless(patience_s)) and flushed[0]
-
-    def end(self, deadline: float, patience_s: float) -> None:
-        """End the providers in the place of their own atexit, which would wait up to thirty seconds for each receiver.
+    def begin_end(self) -> Errand:
+        """Begin to end the providers in the place of their own atexit, which would wait up to thirty seconds for each
+        receiver.
 
         Where none of their exporters is known to us, their own atexit ends them, as without us.
         """
-        if not self._watches:
-            return
-        ends = [*self._ends(deadline, patience_s)]
-        done = self._worker.run_for(lambda: _all(ends), deadline - time.monotonic(), self._hopeless(patience_s))
-        if not done:
-            for watch in self._watches:
-                watch.give_up()
+        return self._begin([*self._ends()] if self._watches else [])
+
+    def finished(self, errand: Errand, deadline: float, patience_s: float) -> bool:
+        """Whether what was begun is done by `deadline`; an attempt that has no answer for so many seconds is not
+        waited for.
+        """
+        while not errand.done.wait(_LOOK_EVERY_S):
+            if time.monotonic() >= deadline or any(watch.silent_for() >= patience_s for watch in self._watches):
+                return False
+        return True
+
+    def let_retry(self, allowed: bool) -> None:
+        """Whether exporters try again what failed."""
+        for watch in self._watches:
+            watch.let_retry(allowed)
+
+    def give_up(self) -> None:
+        """Nobody waits for the exporters any more."""
+        for watch in self._watches:
+            watch.give_up()
 
     def after_fork(self) -> None:
         """What the parent was sending, the child is not."""
         for watch in self._watches:
             watch.after_fork()
 
-    def _ends(self, deadline: float, patience_s: float) -> Iterable[Callable[[], object]]:
+    def _begin(self, calls: Sequence[Callable[[], bool]]) -> Errand:
+        errand = Errand()
+
+        def work() -> None:
+            results = [call() for call in calls]
+            errand.clean = all(results)
+
+        errand.done = self._worker.begin(work)
+        return errand
+
+    def _ends(self) -> Iterator[Callable[[], bool]]:
         """Metrics first: their shutdown keeps to a time, and they are the exact counts."""
         for signal in ("metrics", "traces", "logs"):
             provider = self[signal]
             if not _otel.is_sdk(provider):
                 continue
             atexit.unregister(provider.shutdown)
-            if signal == "metrics":
-                millis = min(patience_s * 1000, _millis_until(deadline))
-                yield lambda provider=provider, millis=millis: provider.shutdown(timeout_millis=millis)  # type: ignore[misc]
-            else:
-                yield provider.shutdown
-
-    def _hopeless(self, patience_s: float | None) -> Callable[[], bool] | None:
-        if patience_s is None:
-            return None
-        return lambda: any(watch.silent_for() >= patience_s for watch in self._watches)
-
-
-def _millis_until(deadline: float) -> int:
-    return max(0, int((deadline - time.monotonic()) * 1000))
+            yield partial(_ended, provider.shutdown, {"timeout_millis": METRICS_MS} if signal == "metrics" else {})
 
 
 def _flushed(flush: Callable[[int], object], deadline: float) -> bool:
     """The SDK's meter provider raises where its receiver is away; others return False."""
     try:
-        return flush(_millis_until(deadline)) is not False
+        return flush(max(0, int((deadline - time.monotonic()) * 1000))) is not False
     except Exception as error:
         diagnostics.warn(f"a provider could not be flushed: {error}", key="flushing a provider")
         return False
 
 
-def _all(ends: Sequence[Callable[[], object]]) -> None:
-    for end in ends:
-        guarded("ending a provider", end)
+def _ended(shutdown: Callable[..., object], arguments: Mapping[str, Any]) -> bool:
+    guarded("ending a provider", lambda: shutdown(**arguments))
+    return True

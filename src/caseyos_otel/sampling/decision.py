@@ -1,8 +1,8 @@
-"""What was decided about a trace, and what is known about one now."""
+"""What was decided about a trace."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from caseyos_otel.sampling import probability
@@ -20,38 +20,20 @@ class Decision:
         threshold: The probability with which such a trace is kept, as a 56-bit threshold (0: always). None: unknown,
             because somebody before us sampled and did not say how much.
         incomplete: Part of the trace came before or may come after what was decided on.
+        failure: Whether a failure kept the trace; a collector's sampler is then asked to keep it too.
     """
 
     keep: bool
     reason: str
     threshold: int | None
     incomplete: bool = False
+    failure: bool = field(init=False)
 
-    @property
-    def failure(self) -> bool:
-        """Whether a failure kept the trace; a collector's sampler is then asked to keep it too."""
-        return self.keep and self.reason in FAILURE_REASONS
+    def __post_init__(self) -> None:
+        """Looked at for every span that is kept: it follows from the rest, once."""
+        object.__setattr__(self, "failure", self.keep and self.reason in FAILURE_REASONS)
 
 
 ERROR: Final = Decision(True, "error", probability.ALWAYS)
 LATE_ERROR: Final = Decision(True, "late_error", probability.ALWAYS)
 NO_ANSWER: Final = Decision(True, "policy:none", probability.ALWAYS)
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What is known about a trace now: kept (True), dropped (False) or undecided (None).
-
-    Attributes:
-        kept: True, False, or None while the trace is undecided.
-        threshold: Of a kept trace: its threshold; None if the probability is unknown.
-        reason: Of a kept trace: why.
-    """
-
-    kept: bool | None
-    threshold: int | None = None
-    reason: str = ""
-
-
-UNDECIDED: Final = Verdict(None)
-DROPPED: Final = Verdict(False)

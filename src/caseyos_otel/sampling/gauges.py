@@ -37,4 +37,4 @@ def observe_table(meter: Meter, table: TraceTable) -> None:
     meter.create_observable_gauge(
         ITEMS, [lambda _: [Observation(table.held_items)]], "{item}", "Spans and records that wait."
     )
-    table.on_decided = meter.create_histogram(DECISION_TIME, "s", "From a trace's first span to its decision.").record
+    table.on_decided(meter.create_histogram(DECISION_TIME, "s", "From a trace's first span to its decision.").record)

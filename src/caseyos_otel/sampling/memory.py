@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from caseyos_otel.sampling import probability
 
@@ -21,6 +21,8 @@ class DroppedTraces:
     """Remembers dropped traces in eight bytes each; the oldest of a bucket is forgotten first.
 
     A forgotten trace is decided again by its randomness, which gives the same answer but for an unsampled caller.
+    What is kept of an id is 64 bits of it, never 0 (an empty slot); its bucket is a multiplicative hash of them, so
+    that ids that differ in few bits still spread over all buckets.
 
     Args:
         size: How many traces are remembered; rounded up to a power of two.
@@ -34,43 +36,37 @@ class DroppedTraces:
 
     def add(self, trace_id: int) -> None:
         """Remember that this trace was dropped."""
-        fingerprint = _fingerprint(trace_id)
-        bucket = self._bucket(fingerprint)
+        fingerprint = (trace_id ^ trace_id >> 64) & _LOW_64_BITS or 1
+        bucket = (fingerprint * _GOLDEN & _LOW_64_BITS) >> self._shift
         way = self._next[bucket]
         self._prints[bucket * _WAYS + way] = fingerprint
         self._next[bucket] = (way + 1) % _WAYS
 
     def __contains__(self, trace_id: int) -> bool:
-        fingerprint = _fingerprint(trace_id)
-        first = self._bucket(fingerprint) * _WAYS
+        fingerprint = (trace_id ^ trace_id >> 64) & _LOW_64_BITS or 1
+        first = ((fingerprint * _GOLDEN & _LOW_64_BITS) >> self._shift) * _WAYS
         return fingerprint in self._prints[first : first + _WAYS]
 
-    def _bucket(self, fingerprint: int) -> int:
-        """Multiplicative hashing: ids that differ in few bits still spread over all buckets."""
-        return (fingerprint * _GOLDEN & _LOW_64_BITS) >> self._shift
+
+V = TypeVar("V")
 
 
-def _fingerprint(trace_id: int) -> int:
-    """64 bits of the trace id, never 0 (an empty slot)."""
-    return (trace_id ^ trace_id >> 64) & _LOW_64_BITS or 1
-
-
-class KeptTraces:
-    """Remembers the decisions about the last `size` kept traces."""
+class Newest(Generic[V]):
+    """Remembers something of the last `size` traces it was told of."""
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._decisions: OrderedDict[int, Decision] = OrderedDict()
+        self._values: OrderedDict[int, V] = OrderedDict()
 
-    def add(self, trace_id: int, decision: Decision) -> None:
-        """Remember why this trace was kept; the oldest is forgotten where there is no room."""
-        self._decisions[trace_id] = decision
-        if len(self._decisions) > self._size:
-            self._decisions.popitem(last=False)
+    def add(self, trace_id: int, value: V) -> None:
+        """Remember this of the trace; the oldest is forgotten where there is no room."""
+        self._values[trace_id] = value
+        if len(self._values) > self._size:
+            self._values.popitem(last=False)
 
-    def get(self, trace_id: int) -> Decision | None:
-        """The decision, or None if the trace was not kept or is forgotten."""
-        return self._decisions.get(trace_id)
+    def get(self, trace_id: int, default: V) -> V:
+        """What was remembered of the trace."""
+        return self._values.get(trace_id, default)
 
 
 class Memory:
@@ -82,9 +78,12 @@ class Memory:
     """
 
     def __init__(self, size: int, by_chance: Probability) -> None:
-        self._kept = KeptTraces(size)
+        self._kept: Newest[Decision | None] = Newest(size)
         self._dropped = DroppedTraces(8 * size)
+        self._stated: Newest[int | None] = Newest(size)
         self._by_chance = by_chance
+        self.add_dropped: Final = self._dropped.add
+        """The same for a trace that is known to be dropped, as nearly every one: without a call in between."""
 
     def add(self, trace_id: int, decision: Decision) -> None:
         """Remember what was decided; the last word counts."""
@@ -93,9 +92,18 @@ class Memory:
         else:
             self._dropped.add(trace_id)
 
+    def add_threshold_of_failure(self, trace_id: int, threshold: int | None) -> None:
+        """Remember what a failure that is still to come may claim; of most traces that is probability 1."""
+        if threshold != probability.ALWAYS:
+            self._stated.add(trace_id, threshold)
+
+    def threshold_of_failure(self, trace_id: int) -> int | None:
+        """The threshold of a late failure of this trace; None if its probability is unknown."""
+        return self._stated.get(trace_id, probability.ALWAYS)
+
     def get(self, trace_id: int) -> Decision | None:
         """What was decided, if it is remembered."""
-        kept = self._kept.get(trace_id)
+        kept = self._kept.get(trace_id, None)
         return self._by_chance.dropped if kept is None and trace_id in self._dropped else kept
 
     def decision(self, trace_id: int) -> Decision:

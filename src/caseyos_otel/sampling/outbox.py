@@ -94,13 +94,14 @@ def hand_over(parcels: Iterable[Parcel], spans: Route) -> Losses:
     """Hand items to where they go; what was not kept is counted. Runs code of others: never while holding a lock."""
     losses: Losses = Counter()
     for items, decision in parcels:
+        leaves = decision.keep
         for item in items_of(items):
-            held, route = item if isinstance(item, HeldRecord) else (item, spans)
-            if not (decision.keep or route.always):
+            held, route = item if type(item) is HeldRecord else (item, spans)
+            if leaves or route.always:
+                try:
+                    route.release(held, decision)
+                except Exception as error:
+                    diagnostics.swallowed(f"releasing a sampled item to {route.destination}", error)
+            else:
                 losses[route.destination, route.event_name] += 1
-                continue
-            try:
-                route.release(held, decision)
-            except Exception as error:
-                diagnostics.swallowed(f"releasing a sampled item to {route.destination}", error)
     return losses

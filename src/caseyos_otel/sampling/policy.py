@@ -88,10 +88,10 @@ def decider(policies: Iterable[Policy], on_error: OnError) -> Callable[[Trace], 
     chain = tuple(policies)
     if not (len(chain) == 2 and type(chain[0]) is Errors and type(chain[1]) is Probability):
         return lambda trace: decide(trace, chain, on_error)
-    by_chance = chain[1]
+    threshold, kept, dropped = chain[1].threshold, chain[1].kept, chain[1].dropped
 
     def default(trace: Trace) -> Decision:
-        chosen = ERROR if trace.failed else by_chance.of(trace.randomness)
+        chosen = ERROR if trace.failed else kept if trace.randomness >= threshold else dropped
         return chosen if trace.upstream is BEGAN_HERE else honouring_upstream(chosen, trace)
 
     return default
@@ -135,7 +135,7 @@ def honouring_upstream(decision: Decision, trace: Trace) -> Decision:
     if not decision.keep:
         return decision
     if decision.failure:
-        return replace(decision, threshold=_threshold_of_failure(decision.threshold, trace))
+        return replace(decision, threshold=threshold_of_failure(decision.threshold, trace))
     if not upstream.sampled:
         return Decision(False, decision.reason, None)
     if upstream.threshold is None or decision.threshold is None:
@@ -144,7 +144,7 @@ def honouring_upstream(decision: Decision, trace: Trace) -> Decision:
     return replace(decision, keep=probability.keep(trace.randomness, combined), threshold=combined)
 
 
-def _threshold_of_failure(own: int | None, trace: Trace) -> int | None:
+def threshold_of_failure(own: int | None, trace: Trace) -> int | None:
     """A failure is kept whatever came in, so its probability is 1 unless the caller stated one.
 
     A stated threshold that the trace's randomness does not reach contradicts itself; then none is claimed.

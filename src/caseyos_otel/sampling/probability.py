@@ -23,7 +23,8 @@ NEVER: Final = 1 << 56
 ALWAYS: Final = 0
 """The threshold of probability 1."""
 
-_LOW_56_BITS: Final = NEVER - 1
+LOW_56_BITS: Final = NEVER - 1
+"""Of a trace id: its randomness, where no `ot=rv` says another."""
 _HEX_DIGITS: Final = 14
 _MAX_VALUE_LENGTH: Final = 256
 _MAX_ENTRIES: Final = 32
@@ -58,7 +59,7 @@ def randomness(trace_id: int, tracestate: Mapping[str, str] | None = None) -> in
     explicit = _sub_keys(tracestate).get("rv") if tracestate else None
     if explicit is not None and _RV.fullmatch(explicit):
         return int(explicit, 16)
-    return trace_id & _LOW_56_BITS
+    return trace_id & LOW_56_BITS
 
 
 def randomness_of_event(event_id: UUID | str | bytes) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor
@@ -20,7 +20,6 @@ from caseyos_otel.sampling.trace import SPANS, STRIDE, Route
 if TYPE_CHECKING:
     from opentelemetry.context import Context
 
-    from caseyos_otel.sampling.trace import Trace
 
 Mode = Literal["process", "collector", "off"]
 
@@ -77,15 +76,25 @@ class TailSamplingSpanProcessor(SpanProcessor):
         self._ticket = table.room.draw
         self._clock = table.clock
         self._most = table.max_trace_items * STRIDE
-        self._wrapped = tuple(wrapped)
-        self._starting = tuple(each for each in wrapped if type(each).on_start not in _EMPTY_ON_START)
-        self._ending = tuple(ending for each in wrapped if (ending := on_ending(each)) is not None)
+        self._wrapped: tuple[SpanProcessor, ...] = ()
+        self._starting: tuple[SpanProcessor, ...] = ()
+        self._ending: tuple[Callable[[Span], None], ...] = ()
+        for each in wrapped:
+            self.wrap(each)
         self._before = before
         self._sampling = mode != "off"
         self._redact = redact
         self._rebuild = annotated if mode == "collector" else rebuilt
         if self._sampling:
             table.spans_go(Route(self._release, SPANS, always=mode == "collector"))
+
+    def wrap(self, processor: SpanProcessor) -> None:
+        """Hand what is kept to this one too, from now on."""
+        self._wrapped = (*self._wrapped, processor)
+        if type(processor).on_start not in _EMPTY_ON_START:
+            self._starting = (*self._starting, processor)
+        if (ending := on_ending(processor)) is not None:
+            self._ending = (*self._ending, ending)
 
     # Every span of the service pays for these three: no lock and no call that it can do without (see `Trace`).
 
@@ -126,23 +135,20 @@ class TailSamplingSpanProcessor(SpanProcessor):
             trace = self._traces.get(fields[_TRACE_ID])
             if trace is None or len(trace.held) >= self._most:
                 self._table.end(HeldSpan(*fields))
-            else:
-                self._hold(trace, fields)
+                return
+            ticket = self._ticket()
+            if ticket >= self._room.limit:
+                self._table.make_room(ticket)
+            trace.held.extend(fields)
+            trace.open.discard(fields[_SPAN_ID])
+            if not trace.open:
+                trace.idle_since = now = self._clock()
+                self._idle.append((now, trace))
+                self._table.settle_one(now)
+            if trace.decision is not None:
+                self._table.sweep(trace)
         except Exception as error:
             diagnostics.swallowed("holding an ended span", error)
-
-    def _hold(self, trace: Trace, fields: tuple[Any, ...]) -> None:
-        ticket = self._ticket()
-        if ticket >= self._room.limit:
-            self._table.make_room(ticket)
-        trace.held.extend(fields)
-        trace.open.discard(fields[_SPAN_ID])
-        if not trace.open:
-            trace.idle_since = now = self._clock()
-            self._idle.append((now, trace))
-            self._table.settle_one(now)
-        if trace.decision is not None:
-            self._table.sweep(trace)
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
         """Decide what is pending, then flush the wrapped processors. False if that did not end in time."""
@@ -167,14 +173,15 @@ class TailSamplingSpanProcessor(SpanProcessor):
             diagnostics.swallowed("looking at an ended span", error)
 
     def _release(self, held: HeldSpan, decision: Decision) -> None:
-        self._export(self._rebuild(held, decision, self._redact))
+        span = self._rebuild(held, decision, self._redact)
+        for processor in self._wrapped:
+            processor.on_end(span)
 
     def _pass_on(self, span: ReadableSpan) -> None:
         if self._before is not None:
             self._call_before(span)
-        self._export(span if self._redact is None else redacted(HeldSpan(*fields_of(span)), self._redact))
-
-    def _export(self, span: ReadableSpan) -> None:
+        if self._redact is not None:
+            span = redacted(HeldSpan(*fields_of(span)), self._redact)
         for processor in self._wrapped:
             processor.on_end(span)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from opentelemetry.trace import TraceFlags
+from opentelemetry.trace import DEFAULT_TRACE_STATE, TraceFlags
 
 from caseyos_otel._otel import TRACE_FLAGS, TRACE_STATE
 from caseyos_otel.sampling import probability
@@ -41,14 +41,16 @@ SPANS: Final = "spans"
 """The destination that spans are counted for."""
 
 
-def upstream_of(context: SpanContext, parent: SpanContext | None, *, all_roots: bool) -> Upstream:
+def upstream_of(context: SpanContext, parent: SpanContext | None, all_roots: bool) -> Upstream:
     """What came in with a trace, read from its first local span.
 
     Without `ot=th` the probability is known only where the trace began here and `all_roots` says that every trace
     that begins here is recorded (the head sampler drops none).
     """
-    if all_roots and parent is None and context[TRACE_FLAGS] & _SAMPLED and not context[TRACE_STATE]:
-        return BEGAN_HERE
+    if all_roots and parent is None and context[TRACE_FLAGS] & _SAMPLED:
+        tracestate = context[TRACE_STATE]
+        if tracestate is DEFAULT_TRACE_STATE or not tracestate:  # its length is a function of OpenTelemetry's
+            return BEGAN_HERE
     threshold = probability.threshold_of(context.trace_state)
     if threshold is None and parent is None and all_roots:
         threshold = probability.ALWAYS

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from caseyos_otel import diagnostics
 
@@ -26,28 +26,36 @@ class Turns:
         self.lock: Final = threading.RLock()
         self.mistakes: Final[deque[tuple[str, Exception]]] = deque()
         self._inside = False
-        self._postponed: Final[deque[Callable[[], object]]] = deque()
+        self._postponed: Final[deque[tuple[Callable[..., object], tuple[Any, ...]]]] = deque()
 
-    def take(self, work: Callable[[], object]) -> bool:
+    def take(self, work: Callable[..., object], *arguments: Any) -> bool:
         """Do the work under the lock; False if this thread is at work already, which will then do it."""
         with self.lock:
             if self._inside:
-                self._postponed.append(work)
+                self._postponed.append((work, arguments))
                 return False
             self._inside = True
             try:
-                self._attempt(work)
-                while self._postponed:
-                    self._attempt(self._postponed.popleft())
+                try:
+                    work(*arguments)
+                except Exception as error:
+                    self._mistaken(error)
+                if self._postponed:
+                    self._catch_up()
             finally:
                 self._inside = False
             return True
 
-    def _attempt(self, work: Callable[[], object]) -> None:
-        try:
-            work()
-        except Exception as error:
-            self.mistakes.append(("sampling a trace", error))
+    def _catch_up(self) -> None:
+        while self._postponed:
+            work, arguments = self._postponed.popleft()
+            try:
+                work(*arguments)
+            except Exception as error:
+                self._mistaken(error)
+
+    def _mistaken(self, error: Exception) -> None:
+        self.mistakes.append(("sampling a trace", error))
 
     def report(self) -> None:
         """Say what went wrong. Call it without the lock."""

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Final
 
 from caseyos_otel.spool import lock, quarantine
-from caseyos_otel.spool.directory import ABANDON_AFTER, SUFFIX, SegmentDirectory
+from caseyos_otel.spool.directory import ABANDON_AFTER, SegmentDirectory
 from caseyos_otel.spool.problem import OnProblem, Problem, ProblemKind
 from caseyos_otel.spool.reader import SpoolReader
+from caseyos_otel.spool.segment_files import SUFFIX
 from caseyos_otel.spool.space import FAILURES, MAX_BYTES, Space
 from caseyos_otel.spool.status import Pending, oldest_age, pending_in, total
 from caseyos_otel.spool.wakeup import Wakeup

@@ -14,32 +14,18 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final, Self
 from uuid import uuid4
 
-from caseyos_otel.spool import cursor, lock, quarantine
-from caseyos_otel.spool.problem import OnProblem, Problem, ProblemKind
-from caseyos_otel.spool.segment import HEADER_SIZE, RECORD_OVERHEAD, Damage, Record, check_header, headers, intact, scan
+from caseyos_otel.spool import cursor, lock
+from caseyos_otel.spool.problem import OnProblem, Problem, SpoolUnavailable, unavailable
+from caseyos_otel.spool.segment_files import SegmentFiles, Taken, WrittenSize, series_of
 
-SUFFIX: Final = ".seg"
 DESTINATIONS: Final = "destinations"
 ABANDON_AFTER: Final = 7 * 86_400.0
 """Seconds that a segment waits for a destination which no process here knows any more."""
-
-WrittenSize = Callable[[str], int | None]
-"""Bytes of a segment that may be read while it is being written; None when it is complete."""
-
-
-@dataclass(frozen=True, slots=True)
-class Taken:
-    """What was read of one segment: the payloads, the position behind them, and whether more stood behind that."""
-
-    frames: list[bytes]
-    end: int
-    more: bool
 
 
 class SegmentDirectory:
@@ -49,12 +35,10 @@ class SegmentDirectory:
         self.path = path
         self._lock_fd = lock_fd
         self._identity = path.stat()
-        self._written_size = written_size
         self._on_problem = on_problem
         self._mutex = threading.RLock()
+        self._files = SegmentFiles(path, written_size, on_problem)
         self._cursors = cursor.Cursors(path, on_problem)
-        self._unreadable: set[str] = set()
-        self._readable: dict[str, bool] = {}
         self._destinations = self._stored_destinations()
 
     # -- whose it is ---------------------------------------------------------------------------------------------
@@ -116,93 +100,18 @@ class SegmentDirectory:
 
     def segments(self) -> list[str]:
         """Names of the segments, oldest first within a series."""
-        try:
-            return sorted(path.name for path in self.path.iterdir() if path.suffix == SUFFIX)
-        except OSError:
-            return []
-
-    def read(self, destination: str, segment: str, max_records: int, max_bytes: int) -> Taken | None:
-        """The next records of `segment`, at least one if there is one; None when there is nothing new.
-
-        Damage is set aside and passed.
-        """
-        try:
-            return self._read(destination, segment, max_records, max_bytes)
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            self._report_unreadable(segment, error)
-            return None
-
-    def _read(self, destination: str, segment: str, max_records: int, max_bytes: int) -> Taken | None:
-        start = self._cursors.position(destination, segment)
-        data, length = self._bytes(segment, start, max_bytes)
-        if not data or not self._is_readable(segment):
-            return None
-        frames, end = _limited(intact(data), max_records, max_bytes)
-        if frames:
-            return Taken(frames, start + end, more=end < length)
-        taken = self._read_damaged(segment, start, max_records, max_bytes)
-        return taken if taken.end > start else None
+        return self._files.names()
 
     def size(self, segment: str) -> int:
         """Bytes of `segment` that may be read. Raises OSError."""
-        written = self._written_size(segment)
-        return (self.path / segment).stat().st_size if written is None else written
+        return self._files.size(segment)
 
-    def _bytes(self, segment: str, start: int, limit: int | None = None) -> tuple[bytes, int]:
-        """What may be read from `start` on, up to `limit` bytes, and how much it were without the limit."""
-        written = self._written_size(segment)
-        with (self.path / segment).open("rb", buffering=0) as file:
-            end = os.fstat(file.fileno()).st_size if written is None else written
-            length = max(0, end - start)
-            wanted = length if limit is None else min(length, limit + RECORD_OVERHEAD)
-            return os.pread(file.fileno(), wanted, start), length
+    def read(self, destination: str, segment: str, max_records: int, max_bytes: int) -> Taken | None:
+        """The next records of `segment` for a destination, at least one if there is one; None when there is nothing new.
 
-    def _read_damaged(self, segment: str, start: int, max_records: int, max_bytes: int) -> Taken:
-        """The slow way. The readable part of a segment ends behind a record, even while the segment is being written:
-        what is not a record now never will be one.
+        Damage is set aside and passed.
         """
-        rest, _ = self._bytes(segment, start)
-        frames: list[bytes] = []
-        end = size = 0
-        more = False
-        for item in scan(rest):
-            if isinstance(item, Record):
-                size += len(item.payload)
-                if frames and (len(frames) >= max_records or size > max_bytes):
-                    more = True
-                    break
-                frames.append(item.payload)
-            else:
-                self._set_aside(segment, start, item, rest[item.offset : item.end])
-            end = item.end
-        return Taken(frames, start + end, more)
-
-    def _set_aside(self, segment: str, start: int, damage: Damage, data: bytes) -> None:
-        with self._mutex:
-            try:
-                kept = quarantine.set_aside(self.path, segment, start + damage.offset, data)
-            except OSError as error:
-                self._report("not_quarantined", segment, f"{len(data)} bytes of a {damage.kind} are passed: {error}")
-                return
-        if kept is not None:
-            self._report(damage.kind, segment, f"{len(data)} bytes at {start + damage.offset} set aside as {kept}")
-
-    def _is_readable(self, segment: str) -> bool:
-        with self._mutex:
-            if segment not in self._readable:
-                with (self.path / segment).open("rb", buffering=0) as file:
-                    header = file.read(HEADER_SIZE)
-                if len(header) < HEADER_SIZE:
-                    return True  # its writer died between creating and beginning it: nothing in it to misread
-                state = check_header(header)
-                self._readable[segment] = state != "other_version"
-                if state == "other_version":
-                    self._report("other_version", segment, "left untouched for the version that wrote it")
-                elif state == "damaged":
-                    self._report("damaged_header", segment, "its records are read all the same")
-            return self._readable[segment]
+        return self._files.read(segment, self._cursors.position(destination, segment), max_records, max_bytes)
 
     def advance(self, destination: str, ends: Mapping[str, int]) -> None:
         """Remember that `destination` has everything before these positions."""
@@ -225,7 +134,7 @@ class SegmentDirectory:
                     continue  # gone, or not ours to remove: the next round looks again
 
     def _reap(self, segment: str, known: frozenset[str], abandon_after: float) -> None:
-        if self._written_size(segment) is not None or not self._is_readable(segment):
+        if not self._files.is_complete(segment):
             return
         laggards = self._laggards(segment)
         if laggards & known or not self._destinations:
@@ -233,16 +142,16 @@ class SegmentDirectory:
         if laggards and time.time() - (self.path / segment).stat().st_mtime < abandon_after:
             return
         if laggards:
-            self._report("abandoned", segment, f"unlinked; not delivered to {', '.join(sorted(laggards))}")
-        (self.path / segment).unlink()
-        self._readable.pop(segment, None)
+            detail = f"unlinked; not delivered to {', '.join(sorted(laggards))}"
+            self._on_problem(Problem("abandoned", self.path / segment, detail))
+        self._files.unlink(segment)
 
     def complete(self, series: str) -> list[tuple[float, str]]:
         """When each segment of a series that is no longer written was last written (Unix seconds), and its name."""
         found = []
         for segment in self.segments():
             with contextlib.suppress(OSError):  # gone meanwhile
-                if series_of(segment) == series and self._written_size(segment) is None and self._is_readable(segment):
+                if series_of(segment) == series and self._files.is_complete(segment):
                     found.append(((self.path / segment).stat().st_mtime, segment))
         return found
 
@@ -251,17 +160,16 @@ class SegmentDirectory:
         with self._mutex, contextlib.suppress(FileNotFoundError):
             size = self.size(segment)
             lost = {name: self._unread(name, segment) for name in sorted(self._laggards(segment))}
-            (self.path / segment).unlink()
-            self._readable.pop(segment, None)
+            self._files.unlink(segment)
             for destination, records in lost.items():
                 detail = f"the spool is full: {records} failures that {destination} does not have yet make room"
-                self._on_problem(Problem("spool_full", self.path / segment, detail, records, destination))
+                if records:
+                    self._on_problem(Problem("spool_full", self.path / segment, detail, records, destination))
             return size
         return 0
 
     def _unread(self, destination: str, segment: str) -> int:
-        data, _ = self._bytes(segment, self._cursors.position(destination, segment))
-        return sum(1 for _ in headers(data))
+        return self._files.count(segment, self._cursors.position(destination, segment))
 
     def _laggards(self, segment: str) -> frozenset[str]:
         size = self.size(segment)
@@ -270,7 +178,7 @@ class SegmentDirectory:
     def has_work_for(self, known: frozenset[str]) -> bool:
         """True while a destination of this process has something to read here."""
         try:
-            return any(self._laggards(name) & known for name in self.segments() if self._is_readable(name))
+            return any(self._laggards(name) & known for name in self.segments() if self._files.is_readable(name))
         except OSError:
             return True
 
@@ -288,37 +196,20 @@ class SegmentDirectory:
             self.let_go()
             return True
 
-    def _report_unreadable(self, segment: str, error: OSError) -> None:
-        if segment not in self._unreadable:
-            self._unreadable.add(segment)
-            self._report("unreadable", segment, f"passed over, tried again at each reading: {error.strerror}")
-
-    def _report(self, kind: ProblemKind, name: str, detail: str) -> None:
-        self._on_problem(Problem(kind, self.path / name, detail))
-
-
-def segment_name(series: str, number: int) -> str:
-    """The file name of a segment; sorted by name, the segments of a series are in order."""
-    return f"{series}-{number:08d}{SUFFIX}"
-
-
-def series_of(segment: str) -> str:
-    """The series that a segment belongs to."""
-    return segment.partition("-")[0]
-
 
 def _is_small_file(name: str) -> bool:
     return name in (lock.NAME, DESTINATIONS, f"{DESTINATIONS}.tmp") or name.startswith(cursor.PREFIX)
 
 
-def _limited(records: Iterable[Record], max_records: int, max_bytes: int) -> tuple[list[bytes], int]:
-    """The payloads that fit, the first in any case, and the position behind them."""
-    frames: list[bytes] = []
-    end = size = 0
-    for record in records:
-        size += len(record.payload)
-        if frames and (len(frames) >= max_records or size > max_bytes):
-            break
-        frames.append(record.payload)
-        end = record.end
-    return frames, end
+def prepare(root: Path) -> None:
+    """Make the spool directory, mode 0700, or check that it is ours (or root's). Raises `SpoolUnavailable`."""
+    try:
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        owner = root.stat().st_uid
+    except OSError as error:
+        raise unavailable("use the directory", root, error) from error
+    if owner not in (os.geteuid(), 0):
+        raise SpoolUnavailable(
+            f"spool: the directory {root} belongs to user id {owner}, who could read and change what is in it; "
+            f"give it to user id {os.geteuid()} (chown), or set CASEYOS_OTEL_SPOOL_DIR to another one"
+        )

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from caseyos_otel.spool import cursor, lock, quarantine
-from caseyos_otel.spool.directory import DESTINATIONS, SUFFIX
+from caseyos_otel.spool.directory import DESTINATIONS
 from caseyos_otel.spool.segment import HEADER_SIZE, Record, check_header, scan
+from caseyos_otel.spool.segment_files import SUFFIX
 
 
 @dataclass(frozen=True, slots=True)

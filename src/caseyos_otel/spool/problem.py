@@ -75,3 +75,11 @@ def unavailable(doing: str, path: Path, error: OSError) -> SpoolUnavailable:
     fallback = f"make the directory writable for user id {os.geteuid()}, or set CASEYOS_OTEL_SPOOL_DIR to one that is"
     remedy = _REMEDIES.get(error.errno or 0, fallback)
     return SpoolUnavailable(f"spool: cannot {doing} {path}: {error.strerror or error}; {remedy}")
+
+
+def full(directory: Path, used: int, bound: int) -> SpoolFull:
+    """The error at the bound, where nothing can make room."""
+    return SpoolFull(
+        f"spool: {directory} holds {used} bytes, its bound is {bound};"
+        " bring its destinations back, or raise CASEYOS_OTEL_SPOOL_MAX_BYTES"
+    )

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Final
 
-from caseyos_otel.spool.directory import SegmentDirectory, series_of
+from caseyos_otel.spool.directory import SegmentDirectory
+from caseyos_otel.spool.segment_files import series_of
 from caseyos_otel.spool.wakeup import Wakeup
 
 MAX_RECORDS: Final = 500

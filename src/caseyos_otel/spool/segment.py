@@ -4,9 +4,10 @@ A segment is a header and any number of records, all little-endian::
 
     header   magic 8 bytes · version u32 · crc32 u32 of the twelve bytes before it
     record   length u32 · appended at u64 (Unix nanoseconds) · crc32 u32 · payload
+    zeros    behind the last record, where the file was filled ahead of its records
 
-The record's checksum covers length, time and payload: a flipped bit costs that record and no other. A length is never 0
-(a tail of zeros, as a power cut leaves it, is not a row of empty records) and always below 2**24.
+The record's checksum covers length, time and payload: a flipped bit costs that record and no other. A length is never 0,
+so that zeros are no record, and always below 2**24. Where the zeros begin the records decide: a payload may end in some.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Final, Literal
 from zlib import crc32
 
 MAGIC: Final = b"COTSPOOL"
-VERSION: Final = 1
+VERSION: Final = 2
 MAX_PAYLOAD: Final = 2**24 - 1
 """Largest payload in bytes. The top byte of every length is 0, which makes looking for the next record cheap."""
 
@@ -47,7 +48,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """A stretch of bytes without an intact record. ``torn_tail``: it runs to the end and may be an unfinished write."""
+    """A stretch of bytes without an intact record. ``torn_tail``: zeros at most are behind it; perhaps an unfinished write."""
 
     offset: int
     end: int
@@ -84,10 +85,16 @@ def intact(data: bytes, offset: int = 0) -> Iterator[Record]:
         offset = record.end
 
 
+def is_blank(data: bytes, offset: int) -> bool:
+    """Whether nothing but zeros is left from `offset` on, where a record would start."""
+    return not any(data[offset : offset + RECORD_OVERHEAD]) and not data[offset:].strip(b"\0")
+
+
 def scan(data: bytes, offset: int = 0) -> Iterator[Record | Damage]:
-    """Everything from `offset` to the end of `data`: each byte is in exactly one record or damage."""
-    while offset < len(data):
-        item = record_at(data, offset) or _damage_at(data, offset)
+    """Everything from `offset` on: each byte is in exactly one record or damage, or in the zeros at the end."""
+    written = len(data.rstrip(b"\0"))
+    while offset < written:
+        item = record_at(data, offset) or _damage_at(data, offset, written)
         yield item
         offset = item.end
 
@@ -119,16 +126,18 @@ def headers(data: bytes, offset: int = 0, *, whole: bool = True) -> Iterator[tup
         yield length, appended_at
 
 
-def _damage_at(data: bytes, offset: int) -> Damage:
+def _damage_at(data: bytes, offset: int, written: int) -> Damage:
     """The unreadable stretch at `offset`, up to the next sound record, which is looked for byte by byte.
 
-    The stated length is not followed: with one bit flipped it may lead exactly behind a later, innocent record.
+    The stated length is not followed: with one bit flipped it may lead exactly behind a later, innocent record. Only
+    where no other record is does it tell whether all bytes of this one are there; none is `written` behind the last.
     """
-    following = _next_record(data, offset + 1)
+    following = _next_record(data, offset + 1, written)
     if following is not None:
         return Damage(offset, following, "corrupt_record")
-    whole = _stated_end(data, offset) == len(data)
-    return Damage(offset, len(data), "corrupt_record" if whole else "torn_tail")
+    stated = _stated_end(data, offset)
+    whole = stated in (written, len(data))
+    return Damage(offset, max(written, stated or 0), "corrupt_record" if whole else "torn_tail")
 
 
 def _stated_end(data: bytes, offset: int) -> int | None:
@@ -139,10 +148,10 @@ def _stated_end(data: bytes, offset: int) -> int | None:
     return end if 0 < length <= MAX_PAYLOAD and end <= len(data) else None
 
 
-def _next_record(data: bytes, offset: int) -> int | None:
+def _next_record(data: bytes, offset: int, written: int) -> int | None:
     budget = _RESYNC_BUDGET
     top = data.find(0, offset + 3)
-    while top >= 0 and budget > 0:
+    while 0 <= top - 3 < written and budget > 0:
         end = _stated_end(data, top - 3)
         if end is not None:
             budget -= end - top

@@ -14,10 +14,13 @@ class Wakeup:
 
     def __init__(self) -> None:
         self._signals: SimpleQueue[None] = SimpleQueue()
+        self.is_set = False
+        """True from before the signal is put until after it is taken, so that who finds it set need not set it."""
 
     def set(self) -> None:
-        """Let `wait` return. Cheap when it is set already."""
-        if self._signals.empty():
+        """Let `wait` return."""
+        if not self.is_set:
+            self.is_set = True
             self._signals.put(None)
 
     def wait(self, timeout: float) -> bool:
@@ -28,4 +31,6 @@ class Wakeup:
                 self._signals.get_nowait()
         except Empty:
             return False
+        finally:
+            self.is_set = False  # also where nothing came: an exception may have kept a signal from being put
         return True

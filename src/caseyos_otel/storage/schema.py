@@ -1,31 +1,26 @@
-"""Our tables in somebody's database: made and changed by the packaged Alembic migrations, nothing else touched.
+"""Our tables in somebody's database: made and changed by the packaged migrations, nothing else touched.
 
-Alembic's usual env.py is left out on purpose: it works through module globals (`alembic.op`, `alembic.context`), and a
-host that migrates its own tables in another thread would meet ours in them. Revisions get their `op` as an argument.
+Alembic is imported where there is something to migrate: a service that only writes never has it in memory.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from contextlib import AbstractContextManager, suppress
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from alembic.migration import MigrationContext
-from alembic.operations import Operations
-from alembic.runtime.migration import MigrationStep, RevisionStep
-from alembic.script import ScriptDirectory
-from alembic.script.revision import ResolutionError
-from alembic.util import CommandError
 from sqlalchemy import Connection, Engine, exc, inspect, text
 
 from caseyos_otel.errors import StorageError
 from caseyos_otel.storage import partitions
 from caseyos_otel.storage.failure import first_line, translate
 from caseyos_otel.storage.tables import VERSION_TABLE, metadata
+
+MIGRATIONS: Final = Path(__file__).with_name("migrations")
+REVISIONS: Final = tuple(sorted(path.name.partition("_")[0] for path in (MIGRATIONS / "versions").glob("[0-9]*.py")))
+"""The revisions that this release brings, oldest first: the file of each begins with its name."""
 
 LOCK_TIMEOUT_S: Final = 30
 """How long a process waits for another one that migrates, on PostgreSQL."""
@@ -80,7 +75,7 @@ def current(engine: Engine) -> str | None:
 def is_current(engine: Engine) -> bool:
     """Whether this database has all that this release needs: its own revision, or that of a newer release."""
     revision = current(engine)
-    return revision is not None and (revision == head() or not _known(revision))
+    return revision is not None and (revision == head() or revision not in REVISIONS)
 
 
 def is_writable(engine: Engine) -> bool:
@@ -90,14 +85,12 @@ def is_writable(engine: Engine) -> bool:
         StorageUnavailable: the database cannot be reached.
     """
     revision = current(engine)
-    return revision is not None and (not _known(revision) or revision in _revisions_since(WRITABLE_FROM))
+    return revision is not None and (revision not in REVISIONS or revision >= WRITABLE_FROM)
 
 
 def head() -> str:
     """The revision this release brings."""
-    revision = _scripts().get_current_head()
-    assert revision is not None
-    return revision
+    return REVISIONS[-1]
 
 
 def include_object(
@@ -122,9 +115,9 @@ def _migrate(connection: Connection, to: str) -> None:
     """Under the lock: what another process has done in the meantime is seen here."""
     if _current(connection) is None:
         _refuse_foreign(connection)
-    steps = partial(_steps, to)
-    context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE, "fn": steps})
-    context.run_migrations(op=Operations(context))
+    from caseyos_otel.storage.migrate import migrate
+
+    migrate(connection, MIGRATIONS, to)
 
 
 def _astray(engine: Engine) -> list[str]:
@@ -151,30 +144,6 @@ def _current(connection: Connection) -> str | None:
         return None
     revision: str | None = connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).scalar()  # noqa: S608  # ours
     return revision
-
-
-def _steps(to: str, heads: Iterable[str], _context: MigrationContext) -> list[RevisionStep]:
-    scripts = _scripts()
-    applied = next(iter(heads), "base")
-    if applied != "base" and not _known(applied):
-        return []
-    revisions = list(scripts.iterate_revisions(to, applied))
-    return [MigrationStep.upgrade_from_script(scripts.revision_map, revision) for revision in reversed(revisions)]
-
-
-def _scripts() -> ScriptDirectory:
-    return ScriptDirectory(str(Path(__file__).with_name("migrations")))
-
-
-def _revisions_since(oldest: str) -> set[str]:
-    return {script.revision for script in _scripts().iterate_revisions("head", oldest, inclusive=True)}
-
-
-def _known(revision: str) -> bool:
-    try:
-        return _scripts().get_revision(revision) is not None
-    except (CommandError, ResolutionError):
-        return False
 
 
 def _refuse_foreign(connection: Connection) -> None:

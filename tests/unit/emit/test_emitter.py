@@ -99,7 +99,7 @@ def test_outcomes_and_failures_are_spooled_and_what_was_asked_for_goes_before(
     emitter.emit(registry.require(name), fields, delivery)
     assert [record.declaration.name for record in in_segments(spool)] == ([name] if spooled else [])
     [record] = queued(emitter)
-    assert (record.spooled, record.durable) == (spooled, spooled)
+    assert (bool(record.spooled), record.durable) == (spooled, spooled)
 
 
 def test_what_cannot_be_spooled_stays_in_memory(emitter: Emitter) -> None:

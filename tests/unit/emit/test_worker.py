@@ -78,6 +78,12 @@ def test_drain_processes_in_order_in_the_calling_thread_and_ends_the_batch(rig: 
     assert rig.batches == [20]  # there was no batch
 
 
+def test_a_queue_that_is_not_empty_for_long_has_its_batches_ended_all_the_same(rig: Rig) -> None:
+    rig.emit(*map(str, range(1025)))
+    assert rig.worker.drain(60)
+    assert rig.batches == [512, 1024, 1025]
+
+
 def test_each_event_is_processed_in_the_context_of_its_caller(rig: Rig) -> None:
     whose: ContextVar[str] = ContextVar("whose", default="nobody's")
     found: list[tuple[Any, ...]] = []

@@ -512,6 +512,37 @@ def test_an_exit_does_not_wait_for_one_that_does_not_answer_whether_or_not_it_ev
     assert destination.arrived == ["m1", "m2", "s1"]
 
 
+def test_an_exit_waits_no_whole_patience_for_one_that_is_known_to_be_away(
+    rig: Rig, destination: Destination, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deliveries, "PATIENCE_S", 3600.0)
+    monkeypatch.setattr(deliveries, "IMPATIENCE_S", 0.05)
+    delivery = rig.deliver_to(destination)
+    delivery.start()
+    rig.append("s1")
+    destination.away = Unavailable("down")
+    assert not delivery.flush(20)
+    silent = threading.Event()
+    destination.before = lambda ids: assert_set(silent)
+    destination.away = None
+    back = threading.Timer(2.0, silent.set)
+    back.start()
+    assert not at_exit(delivery), "who waits for longer sees it answer"
+    back.join()
+    assert delivery.flush(20)
+    assert destination.arrived == ["s1"]
+
+
+def test_an_exit_that_asks_again_tries_nothing_again_where_no_thread_runs(rig: Rig, destination: Destination) -> None:
+    delivery = rig.deliver_to(destination)
+    rig.append("s1")
+    destination.away = Unavailable("down")
+    asked = delivery.ask()
+    assert not delivery.answered_at_exit(asked, 20)
+    assert not delivery.answered_at_exit(asked, 20)
+    assert destination.attempts == [["s1"]]
+
+
 def test_an_exit_waits_as_long_as_one_answers_batch_after_batch(
     rig: Rig, destination: Destination, monkeypatch: pytest.MonkeyPatch
 ) -> None:

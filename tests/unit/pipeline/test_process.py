@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 from opentelemetry import trace
+from opentelemetry.context import Context
+from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter
 from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk._logs.export import InMemoryLogRecordExporter, SimpleLogRecordProcessor
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON, ParentBased, TraceIdRatioBased
@@ -24,6 +26,7 @@ from caseyos_otel import _otel, diagnostics, track
 from caseyos_otel.events.record import EventRecord
 from caseyos_otel.pipeline import status
 from caseyos_otel.processors.chain import EventChain
+from tests.integration.otlp_receiver import OtlpReceiver
 from tests.unit.pipeline.conftest import MakePipeline
 
 ACCEPTED = {"recommendation_id": "r1", "action_type": "send_email", "user_id": "casey"}
@@ -106,16 +109,52 @@ def test_a_durable_event_of_another_logger_is_spooled_before_emit_returns(
     assert b"s-17" not in spooled
 
 
-def test_spans_that_export_go_behind_sampling_and_the_rest_stays_in_front(make_pipeline: MakePipeline) -> None:
-    exporter, provider = InMemorySpanExporter(), TracerProvider(shutdown_on_exit=False)
+class Enriching(SpanProcessor):
+    """One that exports nothing: it sees every span."""
+
+    def __init__(self) -> None:
+        self.ended: list[str] = []
+
+    def on_start(self, span: Span, parent_context: Context | None = None) -> None:
+        span.set_attribute("enriched", True)
+
+    def on_end(self, span: ReadableSpan) -> None:
+        self.ended.append(span.name)
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["before us", "added later by the service"])
+def test_spans_that_export_go_behind_sampling_and_the_rest_stays_in_front(
+    make_pipeline: MakePipeline, late: bool
+) -> None:
+    exporter, enriching, provider = InMemorySpanExporter(), Enriching(), TracerProvider(shutdown_on_exit=False)
+    if late:
+        pipeline = make_pipeline(traces=provider, CASEYOS_OTEL_SUCCESS_RATIO="0")
     provider.add_span_processor(BatchSpanProcessor(exporter))
-    pipeline = make_pipeline(traces=provider, CASEYOS_OTEL_SUCCESS_RATIO="0")
+    provider.add_span_processor(enriching)
+    if not late:
+        pipeline = make_pipeline(traces=provider, CASEYOS_OTEL_SUCCESS_RATIO="0")
     tracer = provider.get_tracer("service")
     tracer.start_span("fine").end()
     with tracer.start_as_current_span("failing"):
         track("action_failed", action_id="a1", action_type="send_email", error_type="api_error")
     assert pipeline.flush(10)
     assert [span.name for span in exporter.get_finished_spans()] == ["failing"]
+    assert enriching.ended == ["fine", "failing"]
+    [left] = exporter.get_finished_spans()
+    assert left.attributes is not None
+    assert left.attributes["enriched"] is True
+
+
+def test_an_otlp_log_exporter_that_the_service_adds_later_gets_no_event_twice(make_pipeline: MakePipeline) -> None:
+    with OtlpReceiver() as receiver:
+        provider = LoggerProvider(shutdown_on_exit=False)
+        pipeline = make_pipeline(logs=provider)
+        provider.add_log_record_processor(SimpleLogRecordProcessor(OTLPLogExporter(f"{receiver.endpoint}/v1/logs")))
+        track("recommendation_accepted", **ACCEPTED)
+        provider.get_logger("another").emit(body="theirs")
+        assert pipeline.flush(10)
+        provider.shutdown()
+    assert [received.record.body.string_value for received in receiver.records] == ["theirs"]
 
 
 @pytest.mark.parametrize(

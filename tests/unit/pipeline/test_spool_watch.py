@@ -12,9 +12,9 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from caseyos_otel import diagnostics
 from caseyos_otel.diagnostics import drops
 from caseyos_otel.instrumentation import track as tracking
-from caseyos_otel.pipeline import destinations as feeding
-from caseyos_otel.pipeline.destinations import Destinations
+from caseyos_otel.pipeline import spooling as spoolings
 from caseyos_otel.pipeline.gauges import observe_spool
+from caseyos_otel.pipeline.spooling import Spooling
 from caseyos_otel.spool.segment import encode_record
 from tests.records import event
 from tests.unit.pipeline.conftest import MakePipeline
@@ -28,10 +28,10 @@ def _heard(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) ->
     caplog.set_level(logging.INFO)
 
 
-def observed(destinations: Destinations) -> dict[str, float]:
+def observed(spooling: Spooling) -> dict[str, float]:
     """The gauges by short name; those of a destination by its name."""
     reader = InMemoryMetricReader()
-    observe_spool(MeterProvider([reader]).get_meter("test"), destinations.spool_health)
+    observe_spool(MeterProvider([reader]).get_meter("test"), spooling.health)
     found = {}
     data = reader.get_metrics_data()
     assert data is not None
@@ -43,39 +43,42 @@ def observed(destinations: Destinations) -> dict[str, float]:
 
 
 def test_gauges_show_what_waits_and_what_may(make_pipeline: MakePipeline) -> None:
-    destinations = make_pipeline(CASEYOS_OTEL_DATABASE_URL=GONE, CASEYOS_OTEL_SPOOL_MAX_BYTES="2000000").destinations
-    assert observed(destinations) == {"bytes": 0, "bound": 2_000_000, "unsynced_age": 0.0, "oldest_age outcomes": 0.0}
+    spooling = make_pipeline(
+        CASEYOS_OTEL_DATABASE_URL=GONE, CASEYOS_OTEL_SPOOL_MAX_BYTES="2000000"
+    ).destinations.spooling
+    assert observed(spooling) == {"bytes": 0, "bound": 2_000_000, "unsynced_age": 0.0, "oldest_age outcomes": 0.0}
     tracking.track("outcome_deal_advanced", deal_id="d1")
-    seen = observed(destinations)
+    seen = observed(spooling)
     assert seen["bytes"] > 100
     assert seen["oldest_age outcomes"] > 0.0
-    destinations.sync()
-    assert observed(destinations)["unsynced_age"] == 0.0
+    spooling.sync()
+    assert observed(spooling)["unsynced_age"] == 0.0
 
 
 def test_a_disk_that_does_not_last_is_announced_with_the_remedy(
     make_pipeline: MakePipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(feeding, "type_of", lambda directory: "overlay")
+    monkeypatch.setattr(spoolings, "type_of", lambda directory: "overlay")
     [note] = make_pipeline().notes
     assert "overlay, which does not outlive its container" in note
     assert "volume" in note
     assert "session=" in note
-    monkeypatch.setattr(feeding, "type_of", lambda directory: "ext4")
+    monkeypatch.setattr(spoolings, "type_of", lambda directory: "ext4")
     assert make_pipeline().notes == []
 
 
 def test_a_directory_that_goes_is_said_once_and_when_it_is_back_as_well(
-    make_pipeline: MakePipeline, state: Path, caplog: pytest.LogCaptureFixture
+    make_pipeline: MakePipeline, state: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    destinations = make_pipeline(CASEYOS_OTEL_DATABASE_URL=GONE).destinations
+    monkeypatch.setattr(spoolings, "AGAIN_AFTER_S", 0.0)
+    spooling = make_pipeline(CASEYOS_OTEL_DATABASE_URL=GONE).destinations.spooling
     (state / "spool").mkdir(parents=True)
     (state / "spool" / "unknown_service").write_text("a file in the way")
     before = drops.by_reason().get("spool_unavailable", 0)
-    assert [destinations.spool(event("outcome_deal_advanced", deal_id=f"d{n}")) for n in range(3)] == [False] * 3
+    assert [spooling.keep(event("outcome_deal_advanced", deal_id=f"d{n}")) for n in range(3)] == [False] * 3
     assert drops.by_reason()["spool_unavailable"] == before + 3
     (state / "spool" / "unknown_service").unlink()
-    assert destinations.spool(event("outcome_deal_advanced", deal_id="d3"))
+    assert spooling.keep(event("outcome_deal_advanced", deal_id="d3"))
     told = [record.message for record in caplog.records if "spool" in record.message]
     assert len(told) == 2, told
     assert "durable events stay in memory until then" in told[0]
@@ -85,9 +88,11 @@ def test_a_directory_that_goes_is_said_once_and_when_it_is_back_as_well(
 def test_a_full_spool_is_an_error_and_the_outcome_stays_in_memory(
     make_pipeline: MakePipeline, caplog: pytest.LogCaptureFixture
 ) -> None:
-    destinations = make_pipeline(CASEYOS_OTEL_DATABASE_URL=GONE, CASEYOS_OTEL_SPOOL_MAX_BYTES=str(2**20)).destinations
+    spooling = make_pipeline(
+        CASEYOS_OTEL_DATABASE_URL=GONE, CASEYOS_OTEL_SPOOL_MAX_BYTES=str(2**20)
+    ).destinations.spooling
     before = drops.snapshot().get(("spool_full", "", "outcome_deal_advanced"), 0)
-    taken = [destinations.spool(event("outcome_deal_advanced", deal_id="d" * 10_000)) for _ in range(120)]
+    taken = [spooling.keep(event("outcome_deal_advanced", deal_id="d" * 10_000)) for _ in range(120)]
     assert taken == sorted(taken, reverse=True), "refused from a point on"
     assert drops.snapshot()["spool_full", "", "outcome_deal_advanced"] == before + taken.count(False) > before
     [error] = [record for record in caplog.records if record.levelno == logging.ERROR]
@@ -99,11 +104,11 @@ def test_a_sound_frame_that_is_no_request_is_set_aside_and_the_next_one_delivere
 ) -> None:
     pipeline = make_pipeline()
     folder = state / "spool" / "unknown_service"
-    pipeline.destinations.spool(event("outcome_deal_advanced", deal_id="d1"))
+    pipeline.destinations.spooling.keep(event("outcome_deal_advanced", deal_id="d1"))
     [segment] = folder.glob("*/*.seg")
-    writer = pipeline.destinations._spool.writer
+    writer = pipeline.destinations.spooling.spool.writer
     writer.append("outcomes", b"\xff\xff\xff no request")
-    pipeline.destinations.spool(event("outcome_deal_advanced", deal_id="d2"))
+    pipeline.destinations.spooling.keep(event("outcome_deal_advanced", deal_id="d2"))
     assert encode_record(b"\xff\xff\xff no request", 1)[-10:] in segment.read_bytes()
     assert pipeline.flush(10)
     assert "are not an OTLP ExportLogsServiceRequest" in (folder / "set-aside.jsonl").read_text()

@@ -130,7 +130,7 @@ def test_traces_that_end_without_a_worker_are_bounded_and_none_is_lost(sampling:
         service.will_be_kept(number % 2 == 0)
         service.tracer.start_span("root").end()
         assert service.table.held_traces <= 10
-    assert len(service.table._undecided._by_age) + len(service.table.idle) <= 200
+    assert len(service.table.traces) + len(service.table.idle) <= 200
     service.processor.force_flush()
     assert len(service.exported()) == 250
     assert service.dropped == {("sampled", "spans", ""): 250}
@@ -269,17 +269,19 @@ def test_what_a_policy_raises_is_not_logged_while_the_table_is_locked(sampling: 
     assert answers == [False]
 
 
-def test_letting_go_of_decided_traces_keeps_the_order_of_age_while_others_begin() -> None:
-    """Another thread may begin a trace between any two steps; here it does whenever a trace is looked at."""
-    undecided, begun = Undecided(), itertools.count()
+def test_letting_go_of_void_entries_keeps_the_order_of_time_while_others_become_idle() -> None:
+    """Another thread may end a trace between any two steps; here it does whenever one is looked at."""
+    undecided, later = Undecided(), itertools.count(1000)
 
     class Looked(Trace):
-        __slots__ = ()
+        __slots__ = ("looked_at",)
 
         @property
         def decision(self) -> Decision | None:  # type: ignore[override]
-            if undecided.by_id.pop(self.trace_id, None) is not None:
-                undecided._by_age.append(Trace(1000, 0, BEGAN_HERE, 1000.0 + next(begun)))
+            if not hasattr(self, "looked_at"):
+                self.looked_at = True
+                moment = float(next(later))
+                undecided.idle.append((moment, Trace(1000, 0, BEGAN_HERE, moment)))
             return None if self.trace_id % 10 == 0 else ERROR
 
         @decision.setter
@@ -287,11 +289,8 @@ def test_letting_go_of_decided_traces_keeps_the_order_of_age_while_others_begin(
             pass
 
     for number in range(200):
-        undecided.add(Looked(number, 0, BEGAN_HERE, float(number)))
-    for number in range(200):
-        if number % 10:
-            undecided.by_id.pop(number)
+        undecided.idle.append((float(number), Looked(number, 0, BEGAN_HERE, float(number))))
     undecided.oldest()
-    ages = [trace.first_seen for trace in undecided._by_age]
-    assert ages == sorted(ages)
-    assert len(ages) == 40
+    moments = [moment for moment, _ in undecided.idle]
+    assert moments == sorted(moments)
+    assert len(moments) == 220

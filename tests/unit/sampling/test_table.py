@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from caseyos_otel.sampling.decision import DROPPED, UNDECIDED, Decision, Verdict
+from caseyos_otel.sampling.decision import ERROR, Decision
 from caseyos_otel.sampling.log_records import offer_record
 from caseyos_otel.sampling.probability import threshold
 from caseyos_otel.sampling.table import TraceTable
@@ -39,12 +39,12 @@ def test_a_record_waits_for_its_trace_and_leaves_with_it(sampling: Callable[...,
     trace_id = root.get_span_context().trace_id
     service.table.offer(trace_id, "first", released, event_name="e")
     service.table.offer(trace_id, "second", released, event_name="e")
-    assert service.table.verdict(trace_id) == UNDECIDED
+    assert service.table.known(trace_id) is None
     root.end()
     assert released.items == []
     service.pass_time(1)
     assert released.items == ["first", "second"]
-    assert service.table.verdict(trace_id) == Verdict(True, TENTH, "probability")
+    assert service.table.known(trace_id) == Decision(True, "probability", TENTH)
 
 
 def test_a_record_of_a_dropped_trace_is_counted_by_destination_and_event(sampling: Callable[..., Any]) -> None:
@@ -57,7 +57,7 @@ def test_a_record_of_a_dropped_trace_is_counted_by_destination_and_event(samplin
     service.table.offer(trace_id, "after", released, event_name="after", destination="otlp")
     service.table.tick()
     assert released.items == []
-    assert service.table.verdict(trace_id) == DROPPED
+    assert service.table.known(trace_id) == Decision(False, "probability", TENTH)
     assert service.dropped == {
         ("sampled", "sentry", "held"): 1,
         ("sampled", "otlp", "after"): 1,
@@ -77,12 +77,25 @@ def test_a_record_that_comes_after_its_root_has_ended_follows_the_memory(samplin
     assert released.decisions == [Decision(True, "error", 0)]
 
 
+@pytest.mark.parametrize(("tracestate", "threshold"), [("ot=th:8", 1 << 55), ("ot=th:f;rv:8", None), ("", 0)])
+@pytest.mark.parametrize("flags", ["01", "00"])
+def test_a_failed_record_that_comes_late_claims_no_more_than_its_caller(
+    sampling: Callable[..., Any], incoming: Any, flags: str, tracestate: str, threshold: int | None
+) -> None:
+    service, released = sampling(), Released()
+    tracestate = tracestate.replace("rv:8", "rv:80000000000000")
+    root = service.tracer.start_span("root", incoming(flags, tracestate))
+    root.end()
+    service.pass_time(1)
+    service.table.offer(root.get_span_context().trace_id, "late", released, failure=True)
+    assert [(each.reason, each.threshold) for each in released.decisions] == [("late_error", threshold)]
+
+
 @pytest.mark.parametrize(("trace_id", "kept"), [(KEPT_BY_ID, True), (DROPPED_BY_ID, False)])
 def test_a_trace_without_any_local_span_is_decided_by_its_id(trace_id: int, kept: bool) -> None:
     table, released = TraceTable(0.1), Released()
     table.offer(trace_id, "record", released)
     assert released.items == (["record"] if kept else [])
-    assert table.verdict(trace_id).kept is kept
 
 
 def test_a_record_of_an_unsampled_caller_is_dropped_though_its_id_would_be_kept(
@@ -94,7 +107,8 @@ def test_a_record_of_an_unsampled_caller_is_dropped_though_its_id_would_be_kept(
     service.pass_time(1)
     service.table.offer(root.get_span_context().trace_id, "record", released)
     assert released.items == []
-    assert service.table.verdict(root.get_span_context().trace_id) == DROPPED
+    decision = service.table.known(root.get_span_context().trace_id)
+    assert decision is not None and not decision.keep
 
 
 def test_records_can_hold_no_more_than_the_bounds(sampling: Callable[..., Any]) -> None:
@@ -157,11 +171,11 @@ def test_a_release_that_raises_costs_its_item_only(sampling: Callable[..., Any])
 
 def test_a_release_may_ask_the_table(sampling: Callable[..., Any]) -> None:
     service = sampling()
-    asked: list[Verdict] = []
+    asked: list[Decision | None] = []
     done = threading.Event()
 
     def release(item: int, decision: Decision) -> None:
-        other = threading.Thread(target=lambda: (asked.append(service.table.verdict(item)), done.set()))
+        other = threading.Thread(target=lambda: (asked.append(service.table.known(item)), done.set()))
         other.start()
         assert done.wait(10), "the table was locked while it released"
 
@@ -170,14 +184,14 @@ def test_a_release_may_ask_the_table(sampling: Callable[..., Any]) -> None:
     service.table.offer(root.get_span_context().trace_id, root.get_span_context().trace_id, release)
     root.end()
     service.pass_time(1)
-    assert asked == [Verdict(True, TENTH, "probability")]
+    assert asked == [Decision(True, "probability", TENTH)]
 
 
 def test_the_memory_of_kept_traces_is_bounded_and_falls_back_to_the_id() -> None:
     table = TraceTable(0.1, max_traces=2)
     for number in range(1, 4):
         table.keep(number)
-    assert [table.verdict(number).kept for number in range(1, 4)] == [False, True, True]
+    assert [table.known(number) for number in range(1, 4)] == [None, ERROR, ERROR]
 
 
 def test_the_memory_of_dropped_traces_holds_eight_times_the_traces(sampling: Callable[..., Any]) -> None:
@@ -211,7 +225,7 @@ def test_a_bound_that_is_not_positive_is_refused_by_name(bound: str) -> None:
 def _in_child(table: TraceTable) -> None:
     table.after_fork()
     table.keep(5)
-    raise SystemExit(0 if table.held_items == 0 and table.verdict(5).kept else 1)
+    raise SystemExit(0 if table.held_items == 0 and table.known(5) == ERROR else 1)
 
 
 def test_a_child_forked_while_another_thread_has_the_lock_goes_on(sampling: Callable[..., Any]) -> None:

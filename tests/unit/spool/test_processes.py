@@ -14,7 +14,10 @@ from pathlib import Path
 import pytest
 
 from caseyos_otel.spool.adopt import Spool
+from caseyos_otel.spool.find import find
 from caseyos_otel.spool.problem import Problem
+from caseyos_otel.spool.status import oldest_age, pending
+from caseyos_otel.spool.writer import SEGMENT_BYTES
 
 MakeSpool = Callable[..., Spool]
 Drain = Callable[..., list[bytes]]
@@ -23,14 +26,15 @@ PRELUDE = """
 import os, signal, sys, time
 from pathlib import Path
 from caseyos_otel.spool.adopt import Spool
-spool = Spool(Path(sys.argv[1]), on_problem=lambda problem: sys.exit(str(problem)), segment_bytes=2000)
+segment_bytes = int(sys.argv[2])
+spool = Spool(Path(sys.argv[1]), on_problem=lambda problem: sys.exit(str(problem)), segment_bytes=segment_bytes)
 spool.reader("outcomes")
 """
 
 
 @contextmanager
-def process(program: str, root: Path) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-c", PRELUDE + textwrap.dedent(program), str(root)]
+def process(program: str, root: Path, segment_bytes: int = 2000) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-c", PRELUDE + textwrap.dedent(program), str(root), str(segment_bytes)]
     child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     with child:
         try:
@@ -50,26 +54,46 @@ def go(child: subprocess.Popen[str]) -> None:
     child.stdin.flush()
 
 
+@pytest.mark.parametrize("segment_bytes", [2000, SEGMENT_BYTES])
 @pytest.mark.parametrize("after", [1, 2, 50, 333])
 def test_every_append_that_returned_survives_kill_9(
-    root: Path, make_spool: MakeSpool, drain: Drain, problems: list[Problem], after: int
+    root: Path, make_spool: MakeSpool, drain: Drain, problems: list[Problem], after: int, segment_bytes: int
 ) -> None:
+    """Also where a payload ends in zeros, as the file behind the last record does."""
     program = """
         for number in range(1_000_000):
-            spool.writer.append("outcomes", b"%d" % number)
+            spool.writer.append("outcomes", b"%d" % number + b"\\n" + bytes(number % 50))
             os.write(1, b"%d\\n" % number)
     """
-    with process(program, root) as child:
+    with process(program, root, segment_bytes) as child:
         for _ in range(after):
             line(child)
         child.kill()
         returned = after + len(child.stdout.read().splitlines() if child.stdout else [])
     spool = make_spool("outcomes")
     spool.adopt()
-    numbers = [int(frame) for frame in drain(spool, "outcomes")]
-    assert numbers == list(range(len(numbers)))
-    assert returned <= len(numbers) <= returned + 1
+    frames = [frame.split(b"\n") for frame in drain(spool, "outcomes")]
+    assert [(int(number), len(zeros)) for number, zeros in frames] == [(n, n % 50) for n in range(len(frames))]
+    assert returned <= len(frames) <= returned + 1
+    spool.adopt()
+    assert list(root.iterdir()) == [], "the zeros behind the last record keep nothing"
     assert problems == []
+
+
+def test_another_process_looks_at_a_segment_while_it_is_written(root: Path) -> None:
+    program = """
+        for number in range(1_000_000):
+            spool.writer.append("outcomes", b"needle %d" % number + bytes(number % 50))
+            os.write(1, b"%d\\n" % number)
+    """
+    with process(program, root, SEGMENT_BYTES) as child:
+        for _ in range(20):
+            returned = int(line(child)) + 1
+            seen, found = pending(root, "outcomes"), list(find(root, b"needle"))
+            assert returned <= seen.records <= len(found)
+            assert [int(place.payload.split(b"\0")[0].split()[1]) for place in found] == list(range(len(found)))
+            assert {place.waiting for place in found} == {("outcomes",)}
+            assert 0.0 <= oldest_age(next(root.iterdir()), "outcomes") < 600.0
 
 
 def test_a_reader_killed_between_export_and_commit_repeats_only_that_batch(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 
 from caseyos_otel.spool.adopt import Spool
 from caseyos_otel.spool.problem import Problem
-from caseyos_otel.spool.segment import HEADER_SIZE, encode_header, encode_record
+from caseyos_otel.spool.segment import HEADER_SIZE, VERSION, Record, encode_header, encode_record, scan
 
 MakeSpool = Callable[..., Spool]
 Drain = Callable[..., list[bytes]]
@@ -140,8 +141,9 @@ def test_a_cursor_that_cannot_be_written_is_reported_and_delivery_goes_on(
     assert set(kinds(problems)) == {"cursor_not_written"}
 
 
+@pytest.mark.parametrize("cut", [True, False], ids=["at the end of the file", "before zeros"])
 def test_a_torn_tail_is_set_aside_once_and_what_stands_before_it_is_delivered(
-    make_spool: MakeSpool, drain: Drain, crash: Crash, root: Path, problems: list[Problem]
+    make_spool: MakeSpool, drain: Drain, crash: Crash, root: Path, problems: list[Problem], cut: bool
 ) -> None:
     spool = make_spool("outcomes", "sentry")
     spool.writer.append("outcomes", b"whole")
@@ -149,25 +151,31 @@ def test_a_torn_tail_is_set_aside_once_and_what_stands_before_it_is_delivered(
     crash(spool)
     (segment,) = root.rglob("*.seg")
     data = segment.read_bytes()
-    segment.write_bytes(data[:-4])
+    record = [item for item in scan(data, HEADER_SIZE) if isinstance(item, Record)][-1]
+    assert len(data) > record.end, "filled ahead of its records"
+    if cut:
+        os.truncate(segment, record.end - 4)
+    else:
+        segment.write_bytes(data[: record.end - 4] + bytes(len(data) - record.end + 4))
     following = make_spool("outcomes", "sentry")
     following.adopt()
     assert drain(following, "outcomes") == drain(following, "sentry") == [b"whole"]
     assert kinds(problems) == ["torn_tail"]
     (aside,) = (root / "quarantine").iterdir()
-    assert aside.read_bytes() == encode_record(b"unfinished", int.from_bytes(data[-22:-14], "little"))[:-4]
+    assert aside.read_bytes().rstrip(b"\0") == data[record.offset : record.end - 4]
     following.adopt()
     assert segments(root) == []
 
 
-def test_a_segment_of_a_newer_format_stays_as_it_is_and_its_neighbours_are_delivered(
-    make_spool: MakeSpool, drain: Drain, crash: Crash, root: Path, problems: list[Problem]
+@pytest.mark.parametrize("version", [VERSION - 1, VERSION + 1])
+def test_a_segment_of_another_format_stays_as_it_is_and_its_neighbours_are_delivered(
+    make_spool: MakeSpool, drain: Drain, crash: Crash, root: Path, problems: list[Problem], version: int
 ) -> None:
     spool = make_spool("outcomes")
     spool.writer.append("outcomes", b"ours")
     crash(spool)
     newer = next(root.iterdir()) / "outcomes-00000000.seg"
-    newer.write_bytes(content := encode_header(2) + b"who knows")
+    newer.write_bytes(content := encode_header(version) + b"who knows")
     nobody = make_spool(abandon_after=0.0)
     nobody.adopt()
     assert newer.exists(), "even when everything else is given up"

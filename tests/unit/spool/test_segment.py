@@ -14,6 +14,7 @@ from caseyos_otel.spool.segment import (
     encode_record,
     headers,
     intact,
+    is_blank,
     scan,
 )
 
@@ -48,9 +49,38 @@ def test_a_header_tells_another_version_from_damage(header: bytes, state: str) -
     assert check_header(header) == state
 
 
-def test_a_tail_of_zeros_is_one_torn_tail() -> None:
+def test_zeros_behind_the_last_record_are_nothing_even_where_its_payload_ends_in_some() -> None:
+    data = encode_record(b"one", 1) + encode_record(b"two" + bytes(50), 2)
+    assert [item.end for item in scan(data + bytes(4096))] == [item.end for item in scan(data)]
+    assert [item.payload for item in scan(data + bytes(4096)) if isinstance(item, Record)] == [
+        b"one",
+        b"two" + bytes(50),
+    ]
+    assert is_blank(data + bytes(4096), len(data))
+    assert not is_blank(data + bytes(4096), 0)
+
+
+def test_zeros_between_records_are_damage() -> None:
     record = encode_record(b"one", 1)
-    assert list(scan(record + bytes(4096)))[1:] == [Damage(len(record), len(record) + 4096, "torn_tail")]
+    items = list(scan(record + bytes(4096) + record))
+    assert items[1] == Damage(len(record), len(record) + 4096, "corrupt_record")
+    assert [type(item) for item in items] == [Record, Damage, Record]
+
+
+@pytest.mark.parametrize("written", [1, 4, 12, 15, 16, 17, 40, 99])
+def test_an_unfinished_record_before_zeros_is_a_torn_tail(written: int) -> None:
+    whole, unfinished = encode_record(b"one", 1), encode_record(b"x" * 100, 2)[:written]
+    items = list(scan(whole + unfinished + bytes(4096)))
+    assert isinstance(items[1], Damage)
+    assert (len(items), items[1].offset, items[1].kind) == (2, len(whole), "torn_tail")
+    assert len(whole + unfinished.rstrip(b"\0")) <= items[1].end <= len(whole) + RECORD_OVERHEAD + 100
+
+
+def test_a_bit_flipped_in_the_zeros_is_set_aside_and_costs_no_record() -> None:
+    record = encode_record(b"one", 1)
+    zeros = bytearray(4096)
+    zeros[1000] ^= 4
+    assert list(scan(record + bytes(zeros)))[1:] == [Damage(len(record), len(record) + 1001, "torn_tail")]
 
 
 def test_a_length_that_leads_behind_a_later_record_costs_only_its_own() -> None:
@@ -64,3 +94,8 @@ def test_a_length_that_leads_behind_a_later_record_costs_only_its_own() -> None:
 def test_a_broken_checksum_in_the_last_record_is_corruption_not_a_torn_tail() -> None:
     data = encode_record(b"one", 1) + encode_record(b"two", 1)[:-1] + b"X"
     assert list(scan(data))[1] == Damage(RECORD_OVERHEAD + 3, len(data), "corrupt_record")
+
+
+def test_a_broken_checksum_before_zeros_is_corruption_where_the_record_is_all_there() -> None:
+    data = encode_record(b"one", 1) + encode_record(b"two", 1)[:-1] + b"X"
+    assert list(scan(data + bytes(100)))[1] == Damage(RECORD_OVERHEAD + 3, len(data), "corrupt_record")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import shutil
 import signal
 import subprocess
@@ -14,7 +15,7 @@ import pytest
 from caseyos_otel.spool.adopt import Spool
 from caseyos_otel.spool.directory import SegmentDirectory
 from caseyos_otel.spool.problem import FrameRefused, Problem, SpoolUnavailable
-from caseyos_otel.spool.segment import HEADER_SIZE, MAX_PAYLOAD, intact
+from caseyos_otel.spool.segment import HEADER_SIZE, MAX_PAYLOAD, RECORD_OVERHEAD, intact
 
 MakeSpool = Callable[..., Spool]
 Drain = Callable[..., list[bytes]]
@@ -33,6 +34,18 @@ def test_a_frame_is_on_disk_when_append_returns(make_spool: MakeSpool, root: Pat
     spool.writer.append("outcomes", b"frame")
     (segment,) = root.glob("*/outcomes-00000001.seg")
     assert [record.payload for record in intact(segment.read_bytes(), HEADER_SIZE)] == [b"frame"]
+
+
+def test_a_quiet_process_fills_little_ahead_and_nothing_stays_of_it(make_spool: MakeSpool, root: Path) -> None:
+    spool = make_spool("outcomes")
+    spool.writer.append("outcomes", b"frame")
+    (segment,) = root.glob("*/outcomes-00000001.seg")
+    assert spool.space.used == 2**14 - HEADER_SIZE
+    assert segment.stat().st_size == 2**14
+    spool.close()
+    assert segment.stat().st_size == HEADER_SIZE + RECORD_OVERHEAD + len(b"frame")
+    spool.relieve()
+    assert spool.space.used == HEADER_SIZE + RECORD_OVERHEAD + len(b"frame")
 
 
 def test_directories_and_files_are_for_the_owner_only(make_spool: MakeSpool, root: Path) -> None:
@@ -74,32 +87,41 @@ def test_a_file_in_the_way_is_named_with_its_remedy_and_can_be_mended(
     assert drain(spool, "outcomes") == [b"kept"]
 
 
-def test_a_full_disk_leaves_no_half_record(
-    root: Path, make_spool: MakeSpool, drain: Drain, problems: list[Problem]
-) -> None:
-    """The kernel writes up to the file size limit and reports a short write, as it does on a full disk."""
-    program = """
-        import resource, sys
-        from pathlib import Path
-        from caseyos_otel.spool.problem import SpoolUnavailable
-        from caseyos_otel.spool.writer import SpoolWriter
-        writer = SpoolWriter(Path(sys.argv[1]), on_problem=print)
-        writer.wait_for(["outcomes"])
+FULL = """
+    import resource, sys
+    from pathlib import Path
+    from caseyos_otel.spool.problem import SpoolUnavailable
+    from caseyos_otel.spool.writer import SpoolWriter
+    writer = SpoolWriter(Path(sys.argv[1]), on_problem=print)
+    writer.wait_for(["outcomes"])
+    if sys.argv[2] == "filled before":
         writer.append("outcomes", b"0" * 300)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
-        for number in range(1, 9):
-            try:
-                writer.append("outcomes", str(number).encode() * 300)
-            except SpoolUnavailable as error:
-                print(number, error)
-        writer.append("outcomes", b"x" * 10)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-        writer.append("outcomes", b"9" * 300)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
+    if sys.argv[2] == "while it is filled":
+        writer.append("outcomes", b"0" * 300)
+    for number in range(1, 9):
+        try:
+            writer.append("outcomes", str(number).encode() * 300)
+        except SpoolUnavailable as error:
+            print(number, error)
+    writer.append("outcomes", b"x" * 10)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    writer.append("outcomes", b"9" * 300)
+"""
+
+
+@pytest.mark.parametrize("full", ["filled before", "while it is filled"])
+def test_a_full_disk_leaves_no_half_record(
+    root: Path, make_spool: MakeSpool, drain: Drain, problems: list[Problem], full: str
+) -> None:
+    """The kernel writes up to the file size limit and reports a short write, as it does on a full disk; it refuses what
+    is written over zeros beyond it as well, as a copy-on-write file system does.
     """
-    command = [sys.executable, "-c", textwrap.dedent(program), str(root)]
+    command = [sys.executable, "-c", textwrap.dedent(FULL), str(root), full]
     output = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
     assert [line.split()[0] for line in output.splitlines()] == list("345678")
-    assert "only " in output and str(root) in output
+    assert "raise the file size limit" in output
+    assert str(root) in output
     spool = make_spool("outcomes")
     assert spool.adopt() == 1
     assert [frame[:1] for frame in drain(spool, "outcomes")] == [b"0", b"1", b"2", b"x", b"9"]
@@ -194,6 +216,60 @@ def test_an_exception_in_the_middle_of_an_append_neither_loses_nor_cuts_a_record
     frames += drain(spool, "outcomes")
     assert returned > interrupted == 200
     assert returned + 1 <= len(frames) <= returned + 1 + interrupted
+    assert problems == []
+
+
+def test_a_signal_handler_may_close_in_the_middle_of_an_append(
+    make_spool: MakeSpool, drain: Drain, problems: list[Problem]
+) -> None:
+    """As one of SIGTERM does that shuts down: what returned is there, and nothing is twice."""
+    spool, returned, closed = make_spool("outcomes"), [], 0
+
+    def handler(signum: int, frame: object) -> None:
+        nonlocal closed
+        spool.writer.close()
+        closed += 1
+
+    before = signal.signal(signal.SIGALRM, handler)
+    number = 0
+    try:
+        for shot in range(60):
+            signal.setitimer(signal.ITIMER_REAL, 0.0003 + 0.0001 * (shot % 7))
+            while closed <= shot:
+                number += 1
+                with contextlib.suppress(SpoolUnavailable):
+                    spool.writer.append("outcomes", b"%d" % number)
+                    returned.append(number)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    following = make_spool("outcomes")
+    spool.close()
+    following.adopt()
+    delivered = [int(frame) for frame in drain(following, "outcomes")]
+    assert len(set(delivered)) == len(delivered)
+    assert set(returned) <= set(delivered)
+    assert problems == []
+
+
+def test_segments_end_while_others_are_synced_in_the_background(
+    make_spool: MakeSpool, drain: Drain, problems: list[Problem]
+) -> None:
+    spool = make_spool("outcomes", segment_bytes=500)
+    done = threading.Event()
+
+    def sync() -> None:
+        while not done.is_set():
+            spool.writer.sync()
+
+    syncing = threading.Thread(target=sync)
+    syncing.start()
+    for number in range(300):
+        spool.writer.append("outcomes", b"%d" % number)
+    done.set()
+    syncing.join(60)
+    spool.writer.sync()
+    assert spool.writer.unsynced_age == 0.0
+    assert [int(frame) for frame in drain(spool, "outcomes")] == list(range(300))
     assert problems == []
 
 

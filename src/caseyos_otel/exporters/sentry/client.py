@@ -105,6 +105,16 @@ class SentryDestination:
         if self._initialised is not None:
             self._initialised.flush(timeout=timeout_s)
 
+    def give_up(self, *, away: bool) -> None:
+        """The process ends: logs that have not been sent are counted as `shutdown`. If Sentry is `away`, sentry-sdk's own
+        atexit does not wait for it either, unless the service has initialised it.
+        """
+        for client in (*self._retired, self._issues):
+            client.transport.give_up()
+            client.flush(timeout=0)
+        if away and self._initialised is not None:
+            self._initialised.options["shutdown_timeout"] = 0
+
     def close(self, timeout_s: float = 2.0) -> None:
         """Flush, and leave the service's sentry-sdk as if we were not there; one that we initialised stays."""
         self.flush(timeout_s)

@@ -29,7 +29,8 @@ class SentrySpanExporter(SpanExporter):
 
     def __init__(self, dsn: str) -> None:
         endpoint, headers = otlp_endpoint(dsn)
-        self._otlp = OTLPSpanExporter(endpoint=endpoint, headers=headers)
+        self.otlp = OTLPSpanExporter(endpoint=endpoint, headers=headers)
+        """Sends what this one is given."""
         self._supported = True
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
@@ -37,7 +38,7 @@ class SentrySpanExporter(SpanExporter):
         if not self._supported:
             diagnostics.drops.count("not_applicable", len(spans), destination="sentry-traces")
             return SpanExportResult.SUCCESS
-        delivered, status = _otel.post_otlp(self._otlp, encode_spans(spans).SerializeToString())
+        delivered, status = _otel.post_otlp(self.otlp, encode_spans(spans).SerializeToString())
         if delivered:
             return SpanExportResult.SUCCESS
         if status == 404:
@@ -47,7 +48,7 @@ class SentrySpanExporter(SpanExporter):
 
     def shutdown(self) -> None:
         """Close the connection."""
-        self._otlp.shutdown()  # type: ignore[no-untyped-call]  # the exporter leaves it untyped
+        self.otlp.shutdown()  # type: ignore[no-untyped-call]  # the exporter leaves it untyped
 
     def force_flush(self, timeout_millis: int = 30000) -> bool:
         """Nothing is buffered here."""

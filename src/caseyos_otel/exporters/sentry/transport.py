@@ -67,26 +67,49 @@ class SynchronousTransport(Transport):
         }
         self._dsn = dsn
         self._pool_options = options
+        self._in_hand: dict[int, list[Item]] = {}
+        self._given_up = False
         self.reconnect()
 
     def reconnect(self) -> None:
         """Use new connections; a forked child must not write to its parent's."""
+        self._in_hand = {}
         self._pool = _pool(self._dsn, self._pool_options)
+
+    def give_up(self) -> None:
+        """Nobody waits for logs any more: those on their way and those that are still handed over count as `shutdown`."""
+        self._given_up = True
+        for key in list(self._in_hand):
+            self._lost("shutdown", self._claim(key))
 
     def capture_envelope(self, envelope: Envelope) -> None:
         """Post it. See the class for what is raised."""
         # An empty context: no span and no scope of the service sees our own request.
         if envelope.get_event() is not None:
             Context().run(self._post, envelope)
+        else:
+            Context().run(self._post_logs, envelope)
+
+    def _post_logs(self, envelope: Envelope) -> None:
+        key = id(envelope)
+        self._in_hand[key] = envelope.items
+        if self._given_up:
+            self._lost("shutdown", self._claim(key))
             return
         try:
-            Context().run(self._post, envelope)
+            self._post(envelope)
         except Unavailable as away:
-            self._lost("destination_full", envelope.items)
+            self._lost("destination_full", self._claim(key))
             diagnostics.warn(f"Sentry logs were lost: {away}", key="sentry-logs")
         except Rejected as reason:
-            self._lost("rejected", envelope.items)
+            self._lost("rejected", self._claim(key))
             diagnostics.warn(f"Sentry refuses logs: {reason}", key="sentry-logs")
+        finally:
+            self._claim(key)
+
+    def _claim(self, key: int) -> list[Item]:
+        """What is on its way, for the one who asks first: the thread that sends it, or the end of the process."""
+        return self._in_hand.pop(key, [])
 
     def record_lost_event(
         self, reason: str, data_category: Any = None, item: Item | None = None, *, quantity: int = 1

@@ -1,0 +1,122 @@
+"""What a power cut would cost, and how it is forced to disk."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Final
+
+from caseyos_otel.spool.open_segment import OpenSegment
+from caseyos_otel.spool.problem import OnProblem, Problem
+
+_MOST_PATHS: Final = 64
+_fdatasync = getattr(os, "fdatasync", os.fsync)
+
+
+class Unsynced:
+    """What changed since the last sync: the open segments, and paths of ended ones and of directories.
+
+    Who syncs has descriptors of its own: it shares no lock with who appends, and none of them closes the other's.
+    """
+
+    def __init__(self, on_problem: OnProblem) -> None:
+        self._on_problem = on_problem
+        self._paths: deque[Path] = deque(maxlen=_MOST_PATHS)
+        self._since: float | None = None
+        self._files: dict[Path, int] = {}
+        self._syncing = threading.RLock()
+
+    def add(self, path: Path) -> None:
+        """Sync this file or directory with the next sync."""
+        if self._since is None:
+            self._since = time.monotonic()
+        self._paths.append(path)
+
+    def age(self, segments: Iterable[OpenSegment]) -> float:
+        """Seconds since the last sync, or since the first change; 0 where nothing waits for one."""
+        if self._since is None or not (self._paths or any(segment.is_unsynced for segment in segments)):
+            return 0.0
+        return time.monotonic() - self._since
+
+    def sync(self, segments: tuple[OpenSegment, ...]) -> None:
+        """Force what changed to disk, and wait for it."""
+        with self._syncing:
+            self._since = time.monotonic()
+            paths = self._taken()
+            for segment in segments:
+                if segment.is_unsynced:
+                    segment.synced = segment.size
+                    self._sync_open(segment.path)
+            for path in paths:
+                self._sync_once(path)
+            self._close_all_but({segment.path for segment in segments})
+
+    def close(self) -> None:
+        """Close the descriptors, unless another thread syncs just now."""
+        if self._syncing.acquire(blocking=False):
+            try:
+                self._close_all_but(set())
+            finally:
+                self._syncing.release()
+
+    def let_go(self) -> None:
+        """In a forked child: close what is the parent's, who may be syncing."""
+        for fd in self._files.values():
+            os.close(fd)
+
+    def _taken(self) -> list[Path]:
+        """Each path once; one by one, so that none is lost that another thread adds now."""
+        taken: dict[Path, None] = {}
+        with contextlib.suppress(IndexError):
+            while True:
+                taken[self._paths.popleft()] = None
+        return list(taken)
+
+    def _sync_open(self, path: Path) -> None:
+        """Sync a segment that is being written, by a descriptor that stays open for the next time.
+
+        No `stat`: Linux gives a file that was looked at a new time of change with the next write, and that makes a sync
+        wait for the file system's journal, half as long again.
+        """
+        fd = self._files.get(path)
+        if fd is None:
+            if (fd := self._opened(path)) is None:
+                return
+            self._files[path] = fd
+        self._sync(_fdatasync, fd, path)
+
+    def _sync_once(self, path: Path) -> None:
+        if (fd := self._opened(path)) is not None:
+            try:
+                self._sync(os.fsync if path.is_dir() else _fdatasync, fd, path)
+            finally:
+                os.close(fd)
+
+    def _opened(self, path: Path) -> int | None:
+        try:
+            return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None  # delivered and unlinked meanwhile
+        except OSError as error:
+            self._report(path, error)
+            return None
+
+    def _sync(self, sync: Callable[[int], None], fd: int, path: Path) -> None:
+        try:
+            sync(fd)
+        except OSError as error:
+            self._report(path, error)
+
+    def _close_all_but(self, paths: set[Path]) -> None:
+        for path in self._files.keys() - paths:
+            if (fd := self._files.pop(path, None)) is not None:  # a signal handler may have been here
+                os.close(fd)
+
+    def _report(self, path: Path, error: OSError) -> None:
+        detail = f"a power cut may cost its newest records: {error.strerror}"
+        self._on_problem(Problem("not_synced", path, detail))
