@@ -84,10 +84,27 @@ def test_what_no_receiver_takes_goes_on_when_one_comes(tmp_path: Path) -> None:
     state = tmp_path / "state"
     with serving(state, OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:1", **OVER_GRPC) as gateway:
         trace_id = send(gateway)
-        wait_for(lambda: re.search("forward is away.*UNAVAILABLE", gateway.log.read_text()), "it does not say so")
+        wait_for(
+            lambda: re.search("forward-traces is away.*UNAVAILABLE", gateway.log.read_text()), "it does not say so"
+        )
         assert gateway.stop() == 0
     with (
         GrpcReceiver() as receiver,
         serving(state, OTEL_EXPORTER_OTLP_ENDPOINT=receiver.endpoint, **OVER_GRPC),
     ):
         check(receiver, trace_id)
+
+
+def test_a_receiver_of_spans_that_is_away_delays_and_repeats_no_log_record(tmp_path: Path) -> None:
+    away = {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://127.0.0.1:1", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "grpc"}
+    with (
+        OtlpReceiver() as receiver,
+        serving(tmp_path / "state", OTEL_EXPORTER_OTLP_LOGS_ENDPOINT=f"{receiver.endpoint}/v1/logs", **away) as gateway,
+    ):
+        send(gateway)
+        wait_for(lambda: receiver.records, "did not go on:", gateway.log.read_text)
+        send(gateway)
+        wait_for(lambda: len(receiver.records) >= 4, "did not go on:", gateway.log.read_text)
+        wait_for(lambda: "forward-traces is away" in gateway.log.read_text(), "it does not say so")
+        assert gateway.stop() == 0
+    assert len(receiver.records) == 4

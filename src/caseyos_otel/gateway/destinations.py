@@ -13,7 +13,7 @@ from caseyos_otel.events.model import Declaration, Problem
 from caseyos_otel.events.record import EventRecord
 from caseyos_otel.events.registry import registry
 from caseyos_otel.exporters.delivery import Delivery
-from caseyos_otel.gateway.forwarding import FORWARD, Forwarding
+from caseyos_otel.gateway.forwarding import SIGNALS, Forwarding
 from caseyos_otel.gateway.reading import spans_in
 from caseyos_otel.gateway.seen import Seen
 from caseyos_otel.otlp.decode import decode
@@ -39,7 +39,7 @@ class GatewayDestinations(Destinations):
 
     def __init__(self, settings: Settings, resource: Callable[[], Mapping[str, Any]], meter: Meter) -> None:
         self._measure = Measure(meter)
-        self.forwarding = Forwarding(settings)
+        self.forwarding = {signal: Forwarding(signal, settings) for signal in SIGNALS}
         super().__init__(settings, resource)
         self.spooling.spool.writer.make_room = lambda wanted: None
         self._fed = self.sinks()
@@ -70,16 +70,16 @@ class GatewayDestinations(Destinations):
 
     def _deliveries(self) -> list[Delivery]:
         intake = self._delivery(INTAKE, self._take, decode=self._read_first, local=True)
-        return [*super()._deliveries(), intake, *([self._forward()] if self.forwarding.on else [])]
+        return [*super()._deliveries(), intake, *(self._forward(way) for way in self.forwarding.values() if way.on)]
 
-    def _forward(self) -> Delivery:
+    def _forward(self, way: Any) -> Delivery:
         # It passes on bytes, not records: a delivery looks at no more than an id and a name.
-        through: Any = self.forwarding
-        return self._delivery(FORWARD, through.export, decode=through.read, set_aside=lambda passing, reason: None)
+        return self._delivery(way.name, way.export, decode=way.read, set_aside=lambda passing, reason: None)
 
     def close(self) -> None:
         """End the delivery threads and let the spool go."""
-        self.forwarding.close()
+        for way in self.forwarding.values():
+            way.close()
         super().close()
 
     def _read(self, frame: bytes) -> list[EventRecord]:

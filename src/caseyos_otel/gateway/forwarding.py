@@ -14,58 +14,54 @@ from caseyos_otel.exporters.otlp_transport import OtlpTransport, Signal
 from caseyos_otel.gateway.reading import spans_in
 from caseyos_otel.settings import Settings
 
-FORWARD: Final = "forward"
+SIGNALS: Final[tuple[Signal, ...]] = ("logs", "traces")
 
 
 class Passing:
     """Bytes of a request on their way. A delivery knows it by an id, and counts it under a name."""
 
-    def __init__(self, signal: str, request: bytes) -> None:
-        self.signal = signal
+    def __init__(self, signal: Signal, request: bytes) -> None:
         self.request = request
         self.event_id = hashlib.blake2b(request, digest_size=16).hexdigest()
         self.declaration = SimpleNamespace(name=signal)
 
 
 class Forwarding:
-    """Sends with the protocol, endpoint, headers, TLS and compression of OpenTelemetry's own variables."""
+    """One signal on its way, with the protocol, endpoint, headers, TLS and compression of OpenTelemetry's own variables.
 
-    def __init__(self, settings: Settings) -> None:
-        self.logs = goes_on(settings, "logs")
-        self.traces = goes_on(settings, "traces")
-        self._protocols: dict[Signal, str] = {"logs": settings.logs_protocol, "traces": settings.traces_protocol}
-        self._transports: dict[Signal, OtlpTransport] = {}
+    Each signal has a delivery of its own: a receiver of spans that is away delays no log record, and repeats none.
+    """
 
-    @property
-    def on(self) -> bool:
-        """Whether anything goes anywhere."""
-        return self.logs or self.traces
+    def __init__(self, signal: Signal, settings: Settings) -> None:
+        self.on = goes_on(settings, signal)
+        self.name = f"forward-{signal}"
+        self._signal = signal
+        self._protocol = settings.logs_protocol if signal == "logs" else settings.traces_protocol
+        self._transport: OtlpTransport | None = None
 
     def read(self, frame: bytes) -> list[Passing]:
         """What of a frame goes on."""
         spans = spans_in(frame)
-        if spans is not None:
-            return [Passing("traces", spans)] if self.traces else []
-        others = without_events(frame) if self.logs else b""
+        if self._signal == "traces":
+            return [Passing("traces", spans)] if spans else []
+        others = without_events(frame) if spans is None else b""
         return [Passing("logs", others)] if others else []
 
     def export(self, passing: Sequence[Passing]) -> None:
-        """Send; requests of one signal are joined to one.
+        """Send, all as one request.
 
         Raises:
             Unavailable: nobody answered, or asked to try again.
             Rejected: the receiver refused a request.
         """
-        for signal, protocol in self._protocols.items():
-            if requests := [each.request for each in passing if each.signal == signal]:
-                if signal not in self._transports:
-                    self._transports[signal] = OtlpTransport(signal, protocol)
-                self._transports[signal].send(b"".join(requests))
+        if self._transport is None:
+            self._transport = OtlpTransport(self._signal, self._protocol)
+        self._transport.send(b"".join(each.request for each in passing))
 
     def close(self) -> None:
         """Give up a request that is being retried."""
-        for transport in self._transports.values():
-            transport.close()
+        if self._transport is not None:
+            self._transport.close()
 
 
 def goes_on(settings: Settings, signal: Signal) -> bool:

@@ -13,6 +13,7 @@ from caseyos_otel.diagnostics import drops
 from caseyos_otel.errors import ConfigurationError
 from caseyos_otel.events import declared
 from caseyos_otel.events.registry import registry
+from caseyos_otel.exporters.otlp_transport import Signal
 from caseyos_otel.gateway.auth import check_destinations
 from caseyos_otel.gateway.destinations import ROLE, GatewayDestinations
 from caseyos_otel.gateway.limits import Concurrency, Rate
@@ -130,7 +131,7 @@ class Gateway:
             Refused: nothing of it was taken.
         """
         destinations = self.start()
-        forwarding = destinations.forwarding.logs
+        forwarding = destinations.forwarding["logs"].on
         return self._accept("logs", read_logs(parse_logs(body), body, forwarding, destinations.has_place, _is_declared))
 
     def traces(self, body: bytes) -> Request:
@@ -140,14 +141,14 @@ class Gateway:
             Refused: nothing of it was acknowledged; what was taken of it is absorbed when it comes again.
         """
         destinations = self.start()
-        if destinations.forwarding.traces and destinations.fullness() >= SPANS_FILL:
+        forwarding = destinations.forwarding["traces"].on
+        if forwarding and destinations.fullness() >= SPANS_FILL:
             raise Refused(UNAVAILABLE, "the spool takes no spans now: the rest of it is for events", FULL_RETRY_S)
-        request = read_traces(parse_traces(body), body, _is_declared, destinations.forwarding.traces)
+        request = read_traces(parse_traces(body), body, _is_declared, forwarding)
         return self._accept("traces", request)
 
-    def _accept(self, signal: str, request: Request) -> Request:
+    def _accept(self, signal: Signal, request: Request) -> Request:
         destinations = self.start()
-        forwarding = destinations.forwarding
         for series, frame in request.frames:
             try:
                 destinations.append(series, frame)
@@ -157,7 +158,7 @@ class Gateway:
                 self._refused_at = time.monotonic()
                 diagnostics.error(f"requests are refused: {error}", key="gateway spool")
                 raise Refused(UNAVAILABLE, "the spool takes nothing now", FULL_RETRY_S) from None
-        if request.others and not (forwarding.logs if signal == "logs" else forwarding.traces):
+        if request.others and not destinations.forwarding[signal].on:
             drops.count("not_forwarded", request.others, event=signal)
         self.instruments.accepted(signal, request)
         return request
