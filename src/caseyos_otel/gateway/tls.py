@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ def check_tls(certificate: Path | None, key: Path | None, client_ca: Path | None
         _try(f"--ssl-client-ca {client_ca}", lambda: context.load_verify_locations(client_ca))
 
 
-def _try(what: str, load: Any) -> None:
+def _try(what: str, load: Callable[[], object]) -> None:
     try:
         load()
     except OSError as error:  # of which SSLError is one
