@@ -14,7 +14,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 
 from tests.e2e.gateway import REPLY, Gateway, reply, request_of, serving
 from tests.e2e.receiver import GrpcReceiver, OtlpReceiver
-from tests.e2e.service import wait_for
+from tests.e2e.service import INSTRUMENT, wait_for
 
 SPANS = 5
 OVER_GRPC = {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc", "OTEL_EXPORTER_OTLP_HEADERS": "x-tenant=acme"}
@@ -108,3 +108,21 @@ def test_a_receiver_of_spans_that_is_away_delays_and_repeats_no_log_record(tmp_p
         wait_for(lambda: "forward-traces is away" in gateway.log.read_text(), "it does not say so")
         assert gateway.stop() == 0
     assert len(receiver.records) == 4
+
+
+def test_instrumented_it_makes_no_spans_of_the_requests_it_takes(tmp_path: Path) -> None:
+    with OtlpReceiver() as receiver:
+        variables = {"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.endpoint, "CASEYOS_OTEL_SUCCESS_RATIO": "1.0"}
+        gateway = Gateway(tmp_path / "state", **variables)
+        gateway.before = (INSTRUMENT,)
+        try:
+            gateway.start()
+            send(gateway)
+            wait_for(lambda: len(receiver.spans) == SPANS, "did not go on:", gateway.log.read_text)
+            assert gateway.get("/nothing/john@acme.com").status == 404
+            assert gateway.stop() == 0
+        finally:
+            gateway.kill()
+        assert {span.resource["service.name"] for span in receiver.spans} == {"billing"}
+        assert len(receiver.spans) == SPANS
+    assert "john@acme.com" not in gateway.log.read_text()

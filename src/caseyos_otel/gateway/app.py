@@ -28,6 +28,10 @@ from caseyos_otel.settings import Settings
 
 _SILENT: Final[Any] = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
 """FastAPI's own telemetry (0.165; an earlier one ignores it): spans of requests that bring spans would have no end."""
+_FASTAPI: Final[type[FastAPI]] = next(
+    (each for each in FastAPI.__mro__ if each.__module__ == "fastapi.applications"), FastAPI
+)
+"""Under `opentelemetry-instrument`, `fastapi.FastAPI` is a subclass whose spans hold the addresses of senders."""
 DRAIN_S: Final = 3.5
 """How long the end of a gateway waits for destinations; what they did not take stays in the spool."""
 
@@ -52,7 +56,7 @@ def create_app(in_force: Settings | None = None, *, shared: Path | None = None) 
     declared.load(in_force.hooks, Registry())  # said here, not at the first request
     announcement.prepare(in_force)
     gateway = Gateway(in_force, shared)
-    app = FastAPI(
+    app = _FASTAPI(
         title="caseyos-otel", lifespan=_lifespan, docs_url=None, redoc_url=None, openapi_url=None, telemetry=_SILENT
     )
     app.state.gateway = gateway
