@@ -235,6 +235,7 @@ VARIABLES: tuple[Variable, ...] = (
     Variable("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "otlp_metrics_endpoint", str, None, "a URL", "Turns OTLP on for metrics."),
     Variable("OTEL_EXPORTER_OTLP_PROTOCOL", "otlp_protocol", _choice("http/protobuf", "grpc"), "http/protobuf", "http/protobuf, grpc", "Protocol of OTLP."),
     Variable("OTEL_EXPORTER_OTLP_LOGS_PROTOCOL", "otlp_logs_protocol", _choice("http/protobuf", "grpc"), None, "http/protobuf, grpc", "Protocol of OTLP for logs."),
+    Variable("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "otlp_traces_protocol", _choice("http/protobuf", "grpc"), None, "http/protobuf, grpc", "Protocol of OTLP for traces."),
 )  # fmt: skip
 VARIABLE_BY_ATTRIBUTE: Mapping[str, Variable] = MappingProxyType({v.attribute: v for v in VARIABLES})
 
@@ -299,6 +300,7 @@ class Settings:
     otlp_metrics_endpoint: str | None = None
     otlp_protocol: str = "http/protobuf"
     otlp_logs_protocol: str | None = None
+    otlp_traces_protocol: str | None = None
     sources: Mapping[str, str] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
     platform: str | None = None
@@ -332,6 +334,11 @@ class Settings:
     def logs_protocol(self) -> str:
         """Protocol by which events leave."""
         return self.otlp_logs_protocol or self.otlp_protocol
+
+    @property
+    def traces_protocol(self) -> str:
+        """Protocol by which spans leave."""
+        return self.otlp_traces_protocol or self.otlp_protocol
 
     def wants_otlp_by_default(self, signal: str) -> bool:
         """Whether `trace`, `metric` or `log` leaves by OTLP although no variable names an exporter for it."""
