@@ -17,6 +17,7 @@ once: who does not answer costs the process one patience, not two."""
 
 def leave(destinations: Destinations, providers: Providers, begin: Callable[[], Errand], timeout_s: float) -> bool:
     """Deliver what waits at the destinations, then do what `begin` begins with the providers; whether they are done.
+
     Nobody tries again what failed: it stays in the spool, or is counted, and a retry would come too late.
     """
     began = time.monotonic()

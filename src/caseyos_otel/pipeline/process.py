@@ -227,9 +227,11 @@ class Pipeline:
         deadline = time.monotonic() + timeout_s
         self._settle(timeout_s)
         self._let_retry(False)
-        begin = partial(self.providers.begin_flush, self._others(), deadline)
-        leave(self.destinations, self.providers, begin, deadline - time.monotonic())
-        self._let_retry(True)  # it may go on all the same
+        try:
+            begin = partial(self.providers.begin_flush, self._others(), deadline)
+            leave(self.destinations, self.providers, begin, deadline - time.monotonic())
+        finally:
+            self._let_retry(True)  # it may go on all the same
         with guard("writing the status file"):
             self.write_status()
 

@@ -16,6 +16,7 @@ from caseyos_otel.pipeline import spooling as spoolings
 from caseyos_otel.pipeline.gauges import observe_spool
 from caseyos_otel.pipeline.spooling import Spooling
 from caseyos_otel.spool.segment import encode_record
+from tests.e2e.service import wait_for
 from tests.records import event
 from tests.unit.pipeline.conftest import MakePipeline
 
@@ -65,6 +66,15 @@ def test_a_disk_that_does_not_last_is_announced_with_the_remedy(
     assert "session=" in note
     monkeypatch.setattr(spoolings, "type_of", lambda directory: "ext4")
     assert make_pipeline().notes == []
+
+
+def test_what_lies_there_is_delivered_at_once_however_long_the_flush_interval(
+    make_pipeline: MakePipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spoolings, "type_of", lambda directory: "overlay")
+    [delivery] = make_pipeline(CASEYOS_OTEL_FLUSH_INTERVAL_MS="60000").destinations.deliveries
+    tracking.track("outcome_deal_advanced", deal_id="d1")
+    wait_for(lambda: delivery.health.delivered == 1, "not delivered:", lambda: delivery.health.error)
 
 
 def test_a_directory_that_goes_is_said_once_and_when_it_is_back_as_well(
