@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from caseyos_otel._otel import SPAN_ID
@@ -225,35 +225,46 @@ class TraceTable:
         counts the difference, has nothing to do. The worker's tick takes the rest.
         """
         moment = now - self._grace_s
-        idle = self.idle
-        if idle and idle[0][0] <= moment:
+        try:
+            due = self.idle[0][0] <= moment
+        except IndexError:  # another thread has taken the last one
+            return
+        if due:
             self._do(self._settlement.settle_idle, moment)
 
     # What the worker calls
 
     def tick(self, now: float | None = None) -> None:
         """Decide the traces whose time has come and let what is kept leave. Call it every 50 to 100 ms."""
+        if self._turns.interrupted:
+            return
         at = self.clock() if now is None else now
         more = [True]
         while more[0]:
             self._do(self._settle_due, at, more)
         self._leave(None)
+        self._count_losses()
 
     def flush(self, timeout_s: float | None = None) -> bool:
         """Decide every trace and let what is kept leave; one with open spans is marked incomplete.
 
-        Returns False if `timeout_s` was over before all of it had left; the rest leaves in the next tick or flush.
+        Returns False if `timeout_s` was over before all of it had left; the rest leaves in the next tick or flush. So it
+        is where a signal handler flushes that has interrupted this table.
         """
+        if self._turns.interrupted:
+            return False
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         self._settle_all()
         left = self._leave(deadline)
+        self._count_losses()
         return self._settlement.outbox.wait_for_hands(deadline) and left
 
     def abandon(self) -> None:
         """Count what is held or waits to leave as lost at `shutdown`: nobody will take it any more."""
         self._settle_all()
-        for items, _ in self._take(self._settlement.outbox.waiting):
+        for items, _ in self._turns.ask(self._settlement.take, self._settlement.outbox.waiting) or ():
             self._count(self._settlement.whose(items), "shutdown")
+        self._count_losses()
 
     @property
     def held_traces(self) -> int:
@@ -302,10 +313,8 @@ class TraceTable:
     def _settle_due(self, now: float, more: list[bool]) -> None:
         """Decide some traces whose grace or age is over; says whether there may be more of them."""
         settlement, moment = self._settlement, now - self._grace_s
-        for _ in range(AT_ONCE):
-            if not (settlement.settle_idle(moment) or settlement.settle_old(now)):
-                more[0] = False
-                return
+        more[0] = False  # it stays so where something raises
+        more[0] = all(settlement.settle_idle(moment) or settlement.settle_old(now) for _ in range(AT_ONCE))
 
     def _settle_all(self) -> None:
         with self._turns.lock:
@@ -313,18 +322,13 @@ class TraceTable:
         for first in range(0, len(traces), AT_ONCE):
             self._do(self._settlement.settle_all, traces[first : first + AT_ONCE])
 
-    def _take(self, n: int) -> Sequence[Parcel]:
-        with self._turns.lock:
-            return self._settlement.take(n)
-
     # Outside the lock
 
-    def _hand_over(self, take: Callable[[], Iterable[Parcel]]) -> None:
+    def _hand_over(self, take: Callable[..., Sequence[Parcel]], *arguments: int) -> None:
         outbox = self._settlement.outbox
-        with self._turns.lock:
-            mark = outbox.in_hand()
-            parcels = take()
+        mark = outbox.in_hand()
         try:
+            parcels = self._turns.ask(take, *arguments) or ()
             self._count(hand_over(parcels, self._settlement.spans))
         finally:
             outbox.hands.pop(mark, None)
@@ -334,15 +338,16 @@ class TraceTable:
         at_once = AT_ONCE if deadline is None else 1
         waiting = self._settlement.outbox.waiting
         while waiting > 0 and (deadline is None or time.monotonic() < deadline):
-            self._hand_over(partial(self._take, min(at_once, waiting)))
+            self._hand_over(self._settlement.take, min(at_once, waiting))
             waiting -= at_once
-        with self._turns.lock:
-            losses, durations = self._settlement.tally.take()
+        return waiting <= 0
+
+    def _count_losses(self) -> None:
+        losses, durations = self._turns.ask(self._settlement.tally.take) or (Counter(), ())
         self._count(losses)
         if self._on_decided is not None:
             for seconds in durations:
                 self._on_decided(seconds)
-        return waiting <= 0
 
     def _count(self, losses: Losses, reason: str = "sampled") -> None:
         for (destination, event_name), n in losses.items():
