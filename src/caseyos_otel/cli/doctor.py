@@ -36,6 +36,7 @@ def _text(report: checkup.Report) -> str:
     lines += ["", "Processes seen within the hour:"]
     for process in report["processes"]:
         lines.append(f"  pid {process['pid']}: queued {process['queued']}, dropped {process['dropped'] or 'nothing'}")
+        lines += [f"    {note}" for note in process["notes"]]
     lines += [] if report["processes"] else ["  none"]
     for problem in report["broken"]:
         lines += ["", f"! {problem}"]
