@@ -143,10 +143,9 @@ class Pipeline:
         description = sampler.get_description()
         if self.settings.otel_traces_sampler is None and description == default.get_description():
             _otel.set_sampler(provider, recording_sampler(provider.sampler))
-        elif not description.startswith("RecordingSampler"):
-            self.table.roots_recorded(description in (always.get_description(), default.get_description()))
-            if description != always.get_description():
-                self.note(f"the sampler {description} was chosen: it stands before the 100 % for failures")
+        elif description != always.get_description() and not description.startswith("RecordingSampler"):
+            self.table.spans_recorded("every_root" if description == default.get_description() else "unknown")
+            self.note(f"the sampler {description} was chosen: it stands before the 100 % for failures")
 
     def _chain(self) -> EventChain:
         from caseyos_otel.processors.chain import EventChain

@@ -147,10 +147,11 @@ def honouring_upstream(decision: Decision, trace: Trace) -> Decision:
 def threshold_of_failure(own: int | None, trace: Trace) -> int | None:
     """A failure is kept whatever came in, so its probability is 1 unless the caller stated one.
 
-    A stated threshold that the trace's randomness does not reach contradicts itself; then none is claimed.
+    None is claimed where a head sampler may have dropped others like it, nor for a stated threshold that the trace's
+    randomness does not reach: it contradicts itself.
     """
     stated = trace.upstream.threshold
     if own is None or stated is None:
-        return own
+        return own if trace.upstream.recorded else None
     combined = max(own, stated)
     return combined if probability.keep(trace.randomness, combined) else None

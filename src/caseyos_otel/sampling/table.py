@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from caseyos_otel.sampling.decision import Decision
     from caseyos_otel.sampling.held import HeldSpan
-    from caseyos_otel.sampling.trace import Trace
+    from caseyos_otel.sampling.trace import Recorded, Trace
 
 OnDropped = Callable[[str, int, str, str], object]
 """Called as (reason, n, destination, event name) for what is dropped."""
@@ -53,8 +53,8 @@ class TraceTable:
         max_trace_items: Spans and records of one trace.
         max_age_s: Seconds after which a trace is decided though spans are open.
         grace_s: Seconds for stragglers after the last open local span has ended.
-        every_root_recorded: False if a head sampler of the user's may drop traces that begin here; their probability
-            is then unknown unless that sampler writes `ot=th`. See also `roots_recorded`.
+        recorded: What the head sampler lets us see; the probability of what it may drop is unknown, unless it writes
+            `ot=th`. See also `spans_recorded`.
         on_dropped: Counts what is dropped; called outside the lock.
         clock: Monotonic seconds.
 
@@ -77,7 +77,7 @@ class TraceTable:
         max_trace_items: int = 2_000,
         max_age_s: float = 30.0,
         grace_s: float = 0.01,
-        every_root_recorded: bool = True,
+        recorded: Recorded = "every_span",
         on_dropped: OnDropped = _uncounted,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -97,7 +97,7 @@ class TraceTable:
             clock=clock,
         )
         self._arrivals: Final = Arrivals(
-            self._settlement, max_trace_items=max_trace_items, every_root_recorded=every_root_recorded, clock=clock
+            self._settlement, max_trace_items=max_trace_items, recorded=recorded, clock=clock
         )
         self.max_trace_items: Final = max_trace_items
         self._grace_s = grace_s
@@ -126,9 +126,9 @@ class TraceTable:
             raise ValueError("this TraceTable has a span processor already; wrap all exporting processors in that one")
         self._settlement.spans = route
 
-    def roots_recorded(self, every: bool) -> None:
-        """Say what only `attach` knows: whether every trace that begins here is recorded (see `every_root_recorded`)."""
-        self._arrivals.every_root_recorded = every
+    def spans_recorded(self, recorded: Recorded) -> None:
+        """Say what only `attach` knows: what the head sampler lets us see."""
+        self._arrivals.recorded = recorded
 
     def on_decided(self, record: Callable[[float], object] | None) -> None:
         """Let the worker call `record` with the seconds from a trace's first span to its decision."""
