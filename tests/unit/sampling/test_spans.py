@@ -562,6 +562,17 @@ def test_off_mode_lets_every_span_leave_at_once_unchanged(sampling: Callable[...
     assert service.table.held_traces == 0
 
 
+@pytest.mark.parametrize("redact", [None, str.upper])
+def test_off_mode_leaves_the_sampled_flag_as_the_service_s_sampler_set_it(
+    sampling: Callable[..., Any], incoming: Any, redact: Callable[[str], str] | None
+) -> None:
+    service = sampling(mode="off", redact=redact)
+    request(service, parent=incoming("00"))  # recorded, and not for export
+    request(service, parent=incoming("01"))
+    assert [span.name.lower() for span in service.exported()] == ["child", "root"]
+    assert {int(span.context.trace_flags) for span in service.exported()} == {1}
+
+
 def test_wrapped_processors_see_every_start(sampling: Callable[..., Any]) -> None:
     class Starts(SpanProcessor):
         def __init__(self) -> None:
