@@ -102,9 +102,10 @@ class Arrivals:
             trace.has_records = True
             self._hold(trace, flat_record(record))
         else:
-            decision = settlement.memory.decision(trace_id)
-            settlement.tally.late[decision.keep] += 1
-            settlement.send_next(record, decision)
+            known = settlement.memory.get(trace_id)
+            if known is not None:  # else nothing of the trace was here before
+                settlement.tally.late[known.keep] += 1
+            settlement.send_next(record, known or settlement.memory.decision(trace_id))
 
     def _begin(self, context: SpanContext, parent: SpanContext | None, ticket: int) -> Trace:
         settlement, room = self._settlement, self._settlement.trace_room
