@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Protocol
 
-from caseyos_otel import diagnostics
 from caseyos_otel.sampling import probability
 from caseyos_otel.sampling.decision import ERROR, NO_ANSWER, Decision
 from caseyos_otel.sampling.trace import BEGAN_HERE
@@ -97,7 +96,7 @@ def decider(policies: Iterable[Policy], on_error: OnError) -> Callable[[Trace], 
     return default
 
 
-def decide(trace: Trace, policies: Iterable[Policy], on_error: OnError = diagnostics.swallowed) -> Decision:
+def decide(trace: Trace, policies: Iterable[Policy], on_error: OnError) -> Decision:
     """What the first policy with an answer says, held against what came in with the trace.
 
     Pure for the default chain: it depends on R, T, the incoming flag and threshold, and failures alone. A policy that

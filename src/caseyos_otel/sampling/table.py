@@ -38,7 +38,7 @@ class TraceTable:
 
     A trace is decided when something in it fails (`keep`, a failed span), when its last open local span ended
     `grace_s` ago, at `max_age_s`, at a bound (the oldest first), and at `flush`. What is kept leaves in `tick` and
-    `flush`, in the order of arrival; only at the bound of items does a caller release some itself.
+    `flush`, in the order of arrival; only a record whose trace is kept already, and what has no room, leaves in its caller.
 
     Thread-safe, by CPython's global interpreter lock. For most spans the processor only asks `traces` and appends to
     what it finds, without a lock; for the rest (a trace begins, something fails, comes late or meets a bound) it calls
