@@ -269,6 +269,7 @@ def _opentelemetry(in_force: Settings) -> list[str]:
         )
     else:
         lines.append("sampler: default, wrapped so that every span is recorded and no failure is lost")
+        lines.append("(where OTEL_CONFIG_FILE or the service's code chose another one, its processes say so below)")
     if os.sep == "\\":
         lines.append("this operating system has no fork and no flock: the spool is not supported")
     return lines

@@ -39,6 +39,7 @@ def _text(report: checkup.Report) -> str:
         lines.append(
             f"  pid {process['pid']}{who}: queued {process['queued']}, dropped {process['dropped'] or 'nothing'}"
         )
+        lines += [f"    {note}" for note in process["notes"] if note != "gateway"]
     lines += [] if report["processes"] else ["  none"]
     for problem in report["broken"]:
         lines += ["", f"! {problem}"]

@@ -64,7 +64,6 @@ class Destinations:
             max_items=settings.max_items,
             max_trace_items=settings.max_trace_items,
             max_age_s=settings.max_age_s,
-            every_root_recorded=settings.otel_traces_sampler is None,
             on_dropped=lambda reason, n, destination, event: drops.count(
                 reason, n, destination=destination, event=event
             ),

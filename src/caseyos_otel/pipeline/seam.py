@@ -91,7 +91,6 @@ def record_every_span(
     description = sampler.get_description()
     if settings.otel_traces_sampler is None and description == default.get_description():
         _otel.set_sampler(provider, recording_sampler(provider.sampler))
-    elif not description.startswith("RecordingSampler"):
-        table.roots_recorded(description in (always.get_description(), default.get_description()))
-        if description != always.get_description():
-            note(f"the sampler {description} was chosen: it stands before the 100 % for failures")
+    elif description != always.get_description() and not description.startswith("RecordingSampler"):
+        table.spans_recorded("every_root" if description == default.get_description() else "unknown")
+        note(f"the sampler {description} was chosen: it stands before the 100 % for failures")

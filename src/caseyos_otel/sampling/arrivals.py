@@ -18,13 +18,14 @@ if TYPE_CHECKING:
 
     from caseyos_otel.sampling.held import HeldSpan
     from caseyos_otel.sampling.settlement import Settlement
+    from caseyos_otel.sampling.trace import Recorded
 
 
 class Arrivals:
     """Holds what belongs to an undecided trace; sends on its way what comes after the decision.
 
     Attributes:
-        every_root_recorded: False if a head sampler of the user's may drop traces that begin here.
+        recorded: What the head sampler lets us see.
     """
 
     def __init__(
@@ -32,7 +33,7 @@ class Arrivals:
         settlement: Settlement,
         *,
         max_trace_items: int,
-        every_root_recorded: bool,
+        recorded: Recorded,
         clock: Callable[[], float],
     ) -> None:
         self._settlement: Final = settlement
@@ -40,12 +41,12 @@ class Arrivals:
         self._idle: Final = settlement.undecided.idle
         self._most: Final = max_trace_items * STRIDE
         self._clock = clock
-        self.every_root_recorded = every_root_recorded
+        self.recorded = recorded
 
     def trace(self, context: SpanContext, parent: SpanContext | None) -> Trace:
         """A trace as its first local span shows it, not yet in the table."""
         trace_id = context[TRACE_ID]
-        upstream = upstream_of(context, parent, self.every_root_recorded)
+        upstream = upstream_of(context, parent, self.recorded)
         if upstream is BEGAN_HERE:
             return Trace(trace_id, trace_id & LOW_56_BITS, upstream, self._clock())
         return Trace(trace_id, probability.randomness(trace_id, context[TRACE_STATE]), upstream, self._clock())
@@ -101,9 +102,10 @@ class Arrivals:
             trace.has_records = True
             self._hold(trace, flat_record(record))
         else:
-            decision = settlement.memory.decision(trace_id)
-            settlement.tally.late[decision.keep] += 1
-            settlement.send_next(record, decision)
+            known = settlement.memory.get(trace_id)
+            if known is not None:  # else nothing of the trace was here before
+                settlement.tally.late[known.keep] += 1
+            settlement.send_next(record, known or settlement.memory.decision(trace_id))
 
     def _begin(self, context: SpanContext, parent: SpanContext | None, ticket: int) -> Trace:
         settlement, room = self._settlement, self._settlement.trace_room

@@ -61,13 +61,18 @@ class KeptSpan(ReadableSpan):
     """A span as it leaves; keeps how much the original had dropped at its limits."""
 
     def __init__(
-        self, held: HeldSpan, tracestate: TraceState, attributes: Mapping[str, Any], redact: Redact | None
+        self,
+        held: HeldSpan,
+        flags: TraceFlags,
+        tracestate: TraceState,
+        attributes: Mapping[str, Any],
+        redact: Redact | None,
     ) -> None:
         (
             name,
             trace_id,
             span_id,
-            flags,
+            _,
             _,
             parent,
             resource,
@@ -86,7 +91,7 @@ class KeptSpan(ReadableSpan):
             if events or links or status.description:
                 events, links = _redacted_events(events, redact), _redacted_links(links, redact)
                 status = _redacted_status(status, redact)
-        context = span_context(trace_id, span_id, _sampled(flags), tracestate)
+        context = span_context(trace_id, span_id, flags, tracestate)
         _readable(
             self, name, context, parent, resource, attributes, events, links, kind, None, status, start, end, scope
         )
@@ -110,19 +115,21 @@ class KeptSpan(ReadableSpan):
 
 def rebuilt(held: HeldSpan, decision: Decision, redact: Redact | None = None) -> ReadableSpan:
     """The kept span as it leaves: sampled flag, `ot=th`, why it was kept; redacted where asked."""
-    return KeptSpan(held, _tracestate(held, decision.threshold), _explained(held, decision, redact), redact)
+    tracestate = _tracestate(held, decision.threshold)
+    return KeptSpan(held, _sampled(held.trace_flags), tracestate, _explained(held, decision, redact), redact)
 
 
 def annotated(held: HeldSpan, decision: Decision, redact: Redact | None = None) -> ReadableSpan:
     """The span as it leaves in `collector` mode: the verdict written on it, its probability untouched."""
     attributes = _explained(held, decision, redact)
     attributes[KEPT] = decision.keep
-    return KeptSpan(held, held.trace_state, attributes, redact)
+    return KeptSpan(held, _sampled(held.trace_flags), held.trace_state, attributes, redact)
 
 
 def redacted(held: HeldSpan, redact: Redact) -> ReadableSpan:
     """The span as it leaves where nothing is sampled: as it was, but for what may not leave."""
-    return KeptSpan(held, held.trace_state, _redacted(held.attributes, redact), redact)
+    flags = TraceFlags(held.trace_flags)
+    return KeptSpan(held, flags, held.trace_state, _redacted(held.attributes, redact), redact)
 
 
 def _explained(held: HeldSpan, decision: Decision, redact: Redact | None) -> dict[str, Any]:

@@ -82,7 +82,7 @@ class Outbox:
         Call it without the lock. Not for this thread: it may be here because an exporter flushes in its `on_end`.
         """
         here = threading.get_ident()
-        others = [mark for mark, thread in list(self.hands.items()) if thread != here]
+        others = [mark for mark, thread in self.hands.copy().items() if thread != here]
         while any(mark in self.hands for mark in others):
             if deadline is not None and time.monotonic() >= deadline:
                 return False

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Protocol
 
-from caseyos_otel import diagnostics
 from caseyos_otel.sampling import probability
 from caseyos_otel.sampling.decision import ERROR, NO_ANSWER, Decision
 from caseyos_otel.sampling.trace import BEGAN_HERE
@@ -97,7 +96,7 @@ def decider(policies: Iterable[Policy], on_error: OnError) -> Callable[[Trace], 
     return default
 
 
-def decide(trace: Trace, policies: Iterable[Policy], on_error: OnError = diagnostics.swallowed) -> Decision:
+def decide(trace: Trace, policies: Iterable[Policy], on_error: OnError) -> Decision:
     """What the first policy with an answer says, held against what came in with the trace.
 
     Pure for the default chain: it depends on R, T, the incoming flag and threshold, and failures alone. A policy that
@@ -147,10 +146,11 @@ def honouring_upstream(decision: Decision, trace: Trace) -> Decision:
 def threshold_of_failure(own: int | None, trace: Trace) -> int | None:
     """A failure is kept whatever came in, so its probability is 1 unless the caller stated one.
 
-    A stated threshold that the trace's randomness does not reach contradicts itself; then none is claimed.
+    None is claimed where a head sampler may have dropped others like it, nor for a stated threshold that the trace's
+    randomness does not reach: it contradicts itself.
     """
     stated = trace.upstream.threshold
     if own is None or stated is None:
-        return own
+        return own if trace.upstream.recorded else None
     combined = max(own, stated)
     return combined if probability.keep(trace.randomness, combined) else None

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from caseyos_otel._otel import SPAN_ID
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from caseyos_otel.sampling.decision import Decision
     from caseyos_otel.sampling.held import HeldSpan
-    from caseyos_otel.sampling.trace import Trace
+    from caseyos_otel.sampling.trace import Recorded, Trace
 
 OnDropped = Callable[[str, int, str, str], object]
 """Called as (reason, n, destination, event name) for what is dropped."""
@@ -38,7 +38,7 @@ class TraceTable:
 
     A trace is decided when something in it fails (`keep`, a failed span), when its last open local span ended
     `grace_s` ago, at `max_age_s`, at a bound (the oldest first), and at `flush`. What is kept leaves in `tick` and
-    `flush`, in the order of arrival; only at the bound of items does a caller release some itself.
+    `flush`, in the order of arrival; only a record whose trace is kept already, and what has no room, leaves in its caller.
 
     Thread-safe, by CPython's global interpreter lock. For most spans the processor only asks `traces` and appends to
     what it finds, without a lock; for the rest (a trace begins, something fails, comes late or meets a bound) it calls
@@ -53,8 +53,8 @@ class TraceTable:
         max_trace_items: Spans and records of one trace.
         max_age_s: Seconds after which a trace is decided though spans are open.
         grace_s: Seconds for stragglers after the last open local span has ended.
-        every_root_recorded: False if a head sampler of the user's may drop traces that begin here; their probability
-            is then unknown unless that sampler writes `ot=th`. See also `roots_recorded`.
+        recorded: What the head sampler lets us see; the probability of what it may drop is unknown, unless it writes
+            `ot=th`. See also `spans_recorded`.
         on_dropped: Counts what is dropped; called outside the lock.
         clock: Monotonic seconds.
 
@@ -77,7 +77,7 @@ class TraceTable:
         max_trace_items: int = 2_000,
         max_age_s: float = 30.0,
         grace_s: float = 0.01,
-        every_root_recorded: bool = True,
+        recorded: Recorded = "every_span",
         on_dropped: OnDropped = _uncounted,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -97,7 +97,7 @@ class TraceTable:
             clock=clock,
         )
         self._arrivals: Final = Arrivals(
-            self._settlement, max_trace_items=max_trace_items, every_root_recorded=every_root_recorded, clock=clock
+            self._settlement, max_trace_items=max_trace_items, recorded=recorded, clock=clock
         )
         self.max_trace_items: Final = max_trace_items
         self._grace_s = grace_s
@@ -126,9 +126,9 @@ class TraceTable:
             raise ValueError("this TraceTable has a span processor already; wrap all exporting processors in that one")
         self._settlement.spans = route
 
-    def roots_recorded(self, every: bool) -> None:
-        """Say what only `attach` knows: whether every trace that begins here is recorded (see `every_root_recorded`)."""
-        self._arrivals.every_root_recorded = every
+    def spans_recorded(self, recorded: Recorded) -> None:
+        """Say what only `attach` knows: what the head sampler lets us see."""
+        self._arrivals.recorded = recorded
 
     def on_decided(self, record: Callable[[float], object] | None) -> None:
         """Let the worker call `record` with the seconds from a trace's first span to its decision."""
@@ -225,35 +225,46 @@ class TraceTable:
         counts the difference, has nothing to do. The worker's tick takes the rest.
         """
         moment = now - self._grace_s
-        idle = self.idle
-        if idle and idle[0][0] <= moment:
+        try:
+            due = self.idle[0][0] <= moment
+        except IndexError:  # another thread has taken the last one
+            return
+        if due:
             self._do(self._settlement.settle_idle, moment)
 
     # What the worker calls
 
     def tick(self, now: float | None = None) -> None:
         """Decide the traces whose time has come and let what is kept leave. Call it every 50 to 100 ms."""
+        if self._turns.interrupted:
+            return
         at = self.clock() if now is None else now
         more = [True]
         while more[0]:
             self._do(self._settle_due, at, more)
         self._leave(None)
+        self._count_losses()
 
     def flush(self, timeout_s: float | None = None) -> bool:
         """Decide every trace and let what is kept leave; one with open spans is marked incomplete.
 
-        Returns False if `timeout_s` was over before all of it had left; the rest leaves in the next tick or flush.
+        Returns False if `timeout_s` was over before all of it had left; the rest leaves in the next tick or flush. So it
+        is where a signal handler flushes that has interrupted this table.
         """
+        if self._turns.interrupted:
+            return False
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         self._settle_all()
         left = self._leave(deadline)
+        self._count_losses()
         return self._settlement.outbox.wait_for_hands(deadline) and left
 
     def abandon(self) -> None:
         """Count what is held or waits to leave as lost at `shutdown`: nobody will take it any more."""
         self._settle_all()
-        for items, _ in self._take(self._settlement.outbox.waiting):
+        for items, _ in self._turns.ask(self._settlement.take, self._settlement.outbox.waiting) or ():
             self._count(self._settlement.whose(items), "shutdown")
+        self._count_losses()
 
     @property
     def held_traces(self) -> int:
@@ -302,10 +313,8 @@ class TraceTable:
     def _settle_due(self, now: float, more: list[bool]) -> None:
         """Decide some traces whose grace or age is over; says whether there may be more of them."""
         settlement, moment = self._settlement, now - self._grace_s
-        for _ in range(AT_ONCE):
-            if not (settlement.settle_idle(moment) or settlement.settle_old(now)):
-                more[0] = False
-                return
+        more[0] = False  # it stays so where something raises
+        more[0] = all(settlement.settle_idle(moment) or settlement.settle_old(now) for _ in range(AT_ONCE))
 
     def _settle_all(self) -> None:
         with self._turns.lock:
@@ -313,18 +322,13 @@ class TraceTable:
         for first in range(0, len(traces), AT_ONCE):
             self._do(self._settlement.settle_all, traces[first : first + AT_ONCE])
 
-    def _take(self, n: int) -> Sequence[Parcel]:
-        with self._turns.lock:
-            return self._settlement.take(n)
-
     # Outside the lock
 
-    def _hand_over(self, take: Callable[[], Iterable[Parcel]]) -> None:
+    def _hand_over(self, take: Callable[..., Sequence[Parcel]], *arguments: int) -> None:
         outbox = self._settlement.outbox
-        with self._turns.lock:
-            mark = outbox.in_hand()
-            parcels = take()
+        mark = outbox.in_hand()
         try:
+            parcels = self._turns.ask(take, *arguments) or ()
             self._count(hand_over(parcels, self._settlement.spans))
         finally:
             outbox.hands.pop(mark, None)
@@ -334,15 +338,16 @@ class TraceTable:
         at_once = AT_ONCE if deadline is None else 1
         waiting = self._settlement.outbox.waiting
         while waiting > 0 and (deadline is None or time.monotonic() < deadline):
-            self._hand_over(partial(self._take, min(at_once, waiting)))
+            self._hand_over(self._settlement.take, min(at_once, waiting))
             waiting -= at_once
-        with self._turns.lock:
-            losses, durations = self._settlement.tally.take()
+        return waiting <= 0
+
+    def _count_losses(self) -> None:
+        losses, durations = self._turns.ask(self._settlement.tally.take) or (Counter(), ())
         self._count(losses)
         if self._on_decided is not None:
             for seconds in durations:
                 self._on_decided(seconds)
-        return waiting <= 0
 
     def _count(self, losses: Losses, reason: str = "sampled") -> None:
         for (destination, event_name), n in losses.items():

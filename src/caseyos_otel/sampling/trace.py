@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from opentelemetry.trace import DEFAULT_TRACE_STATE, TraceFlags
 
@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 _SAMPLED: Final = int(TraceFlags.SAMPLED)
 
 
+Recorded = Literal["every_span", "every_root", "unknown"]
+"""What the head sampler lets us see: every span; every trace that begins here, but not what an unsampled caller asks for;
+or it may drop any, and does not say how many."""
+
+
 @dataclass(frozen=True, slots=True)
 class Upstream:
     """What whoever called us had decided about the trace.
@@ -27,10 +32,12 @@ class Upstream:
     Attributes:
         sampled: The sampled flag. Not set: the trace is kept on failure only.
         threshold: `ot=th`, the probability with which the trace reached us; 0 for one that began here; None unknown.
+        recorded: Whether we would have seen it in any case. A failure in it is then kept with probability 1.
     """
 
     sampled: bool = True
     threshold: int | None = probability.ALWAYS
+    recorded: bool = True
 
 
 BEGAN_HERE: Final = Upstream()
@@ -41,20 +48,20 @@ SPANS: Final = "spans"
 """The destination that spans are counted for."""
 
 
-def upstream_of(context: SpanContext, parent: SpanContext | None, all_roots: bool) -> Upstream:
+def upstream_of(context: SpanContext, parent: SpanContext | None, recorded: Recorded) -> Upstream:
     """What came in with a trace, read from its first local span.
 
-    Without `ot=th` the probability is known only where the trace began here and `all_roots` says that every trace
-    that begins here is recorded (the head sampler drops none).
+    Without `ot=th` the probability is known only where the trace began here and every such trace is recorded.
     """
-    if all_roots and parent is None and context[TRACE_FLAGS] & _SAMPLED:
+    began_here = parent is None and recorded != "unknown"
+    if began_here and context[TRACE_FLAGS] & _SAMPLED:
         tracestate = context[TRACE_STATE]
         if tracestate is DEFAULT_TRACE_STATE or not tracestate:  # its length is a function of OpenTelemetry's
             return BEGAN_HERE
     threshold = probability.threshold_of(context.trace_state)
-    if threshold is None and parent is None and all_roots:
+    if threshold is None and began_here:
         threshold = probability.ALWAYS
-    return Upstream(context.trace_flags.sampled, threshold)
+    return Upstream(context.trace_flags.sampled, threshold, recorded == "every_span")
 
 
 @dataclass(frozen=True, slots=True)

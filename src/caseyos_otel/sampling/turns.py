@@ -5,9 +5,11 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from caseyos_otel import diagnostics
+
+T = TypeVar("T")
 
 
 class Turns:
@@ -45,6 +47,20 @@ class Turns:
             finally:
                 self._inside = False
             return True
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether this thread is at work already: who asks has interrupted it."""
+        with self.lock:
+            return self._inside
+
+    def ask(self, work: Callable[..., T], *arguments: Any) -> T | None:
+        """What the work returns; None, and it is not done, if this thread is at work already."""
+        answer: list[T] = []
+        with self.lock:
+            if not self._inside:
+                self.take(lambda: answer.append(work(*arguments)))
+        return answer[0] if answer else None
 
     def _catch_up(self) -> None:
         while self._postponed:

@@ -40,7 +40,12 @@ class Undecided:
         """The one that began first."""
         if len(self.idle) > 4 * len(self.by_id) + _AS_MANY_AGAIN:  # mostly traces that are decided
             self._sift()
-        return next(iter(self.by_id.values()), None)
+        while self.by_id:
+            try:
+                return next(iter(self.by_id.values()))
+            except RuntimeError:  # somebody has added one between these two steps
+                continue
+        return None
 
     def _sift(self) -> None:
         """Let go of what is void. What is added meanwhile stays behind it: the order is that of time all the time."""

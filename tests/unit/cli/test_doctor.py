@@ -201,15 +201,18 @@ def test_what_stands_before_the_100_percent_is_told(run: Run) -> None:
     assert any("OTEL_PYTHON_DISTRO=caseyos chooses ours" in line for line in chosen)
 
 
-def test_processes_of_this_hour_are_shown_with_what_they_dropped(run: Run, state: Path) -> None:
+def test_processes_of_this_hour_are_shown_with_what_they_dropped_and_what_an_operator_should_know(
+    run: Run, state: Path
+) -> None:
     dropped = [
         {"reason": "sampled", "destination": "sentry", "event": "signal_received", "n": 3},
         {"reason": "sampled", "destination": "otlp", "event": "signal_received", "n": 4},
     ]
-    status.write(state, {"pid": 4711, "queued": 2, "destinations": {}, "dropped": dropped, "notes": []})
+    notes = ["the sampler TraceIdRatioBased{0.5} was chosen: it stands before the 100 % for failures"]
+    status.write(state, {"pid": 4711, "queued": 2, "destinations": {}, "dropped": dropped, "notes": notes})
     [process] = run("doctor", "--json").json["processes"]
     assert (process["pid"], process["queued"], process["dropped"]) == (4711, 2, {"sampled": 7})
-    assert "pid 4711: queued 2, dropped {'sampled': 7}" in run("doctor").stdout
+    assert f"pid 4711: queued 2, dropped {{'sampled': 7}}\n    {notes[0]}" in run("doctor").stdout
 
 
 def test_the_text_says_what_the_json_says(run: Run, tmp_path: Path) -> None:

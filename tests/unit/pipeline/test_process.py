@@ -162,7 +162,7 @@ def test_an_otlp_log_exporter_that_the_service_adds_later_gets_no_event_twice(ma
     [
         (ALWAYS_ON, False, "ot=th:0"),
         (ParentBased(ALWAYS_ON), True, "ot=th:0"),  # it drops no trace that begins here
-        (ParentBased(TraceIdRatioBased(1.0)), True, ""),  # how many it drops, it does not say
+        (ParentBased(TraceIdRatioBased(1.0)), True, ""),  # how many it drops, it does not say; nor of failures
     ],
 )
 def test_a_sampler_that_was_chosen_is_respected_and_named_where_it_may_drop_a_failure(
@@ -178,9 +178,11 @@ def test_a_sampler_that_was_chosen_is_respected_and_named_where_it_may_drop_a_fa
     failing.set_status(StatusCode.ERROR)
     failing.end()
     provider.get_tracer("service").start_span("fine").end()
+    with provider.get_tracer("service").start_as_current_span("failing here") as here:
+        here.set_status(StatusCode.ERROR)
     assert pipeline.flush(10)
     left = {span.name: span.context.trace_state.to_header() for span in exporter.get_finished_spans()}
-    assert left == {"fine": tracestate} | ({} if noted else {"failing": "ot=th:0"})
+    assert left == {"fine": tracestate, "failing here": tracestate} | ({} if noted else {"failing": "ot=th:0"})
 
 
 def test_inline_kept_traces_leave_though_nobody_flushes(make_pipeline: MakePipeline) -> None:

@@ -255,13 +255,29 @@ def test_the_flag_that_goes_out_is_the_one_that_came_in(
     assert headers["tracestate"] == "vendor=1"
 
 
-def test_a_chosen_head_sampler_is_respected_and_claims_no_threshold(sampling: Callable[..., Any]) -> None:
-    service = sampling(sampler=TraceIdRatioBased(1.0), every_root_recorded=False)
+@pytest.mark.parametrize("fail", [False, True])
+def test_a_chosen_head_sampler_is_respected_and_claims_no_threshold(sampling: Callable[..., Any], fail: bool) -> None:
+    service = sampling(sampler=TraceIdRatioBased(1.0), recorded="unknown")
     service.will_be_kept(True)
-    request(service)
+    request(service, fail=fail)
     service.pass_time(1)
     assert [th(span) for span in service.exported()] == [None, None]
     assert service.names() == ["child", "root"]
+
+
+@pytest.mark.parametrize(("recorded", "leaves"), [("every_span", "th:0"), ("every_root", None), ("unknown", None)])
+@pytest.mark.parametrize("late", [False, True])
+def test_a_failure_claims_to_be_kept_always_only_where_no_unsampled_caller_s_is_lost(
+    sampling: Callable[..., Any], incoming: Any, recorded: str, leaves: str | None, late: bool
+) -> None:
+    service = sampling(recorded=recorded)
+    context = incoming("01", low_bits=1)
+    if late:
+        request(service, parent=context)
+        service.pass_time(1)
+    request(service, parent=context, fail=True)
+    service.pass_time(1)
+    assert [(span.name, th(span)) for span in service.exported()] == [("child", leaves), ("root", leaves)]
 
 
 def test_a_late_failure_carries_the_incoming_threshold(sampling: Callable[..., Any], incoming: Any) -> None:
@@ -544,6 +560,17 @@ def test_off_mode_lets_every_span_leave_at_once_unchanged(sampling: Callable[...
     assert service.names() == ["child", "root"]
     assert [dict(span.attributes) for span in service.exported()] == [{}, {}]
     assert service.table.held_traces == 0
+
+
+@pytest.mark.parametrize("redact", [None, str.upper])
+def test_off_mode_leaves_the_sampled_flag_as_the_service_s_sampler_set_it(
+    sampling: Callable[..., Any], incoming: Any, redact: Callable[[str], str] | None
+) -> None:
+    service = sampling(mode="off", redact=redact)
+    request(service, parent=incoming("00"))  # recorded, and not for export
+    request(service, parent=incoming("01"))
+    assert [span.name.lower() for span in service.exported()] == ["child", "root"]
+    assert {int(span.context.trace_flags) for span in service.exported()} == {1}
 
 
 def test_wrapped_processors_see_every_start(sampling: Callable[..., Any]) -> None:

@@ -96,6 +96,7 @@ def test_a_trace_without_any_local_span_is_decided_by_its_id(trace_id: int, kept
     table, released = TraceTable(0.1), Released()
     table.offer(trace_id, "record", released)
     assert released.items == (["record"] if kept else [])
+    assert table.late_items == {}
 
 
 def test_a_record_of_an_unsampled_caller_is_dropped_though_its_id_would_be_kept(
