@@ -62,7 +62,7 @@ def test_both_survive_a_kill_and_each_event_is_logged_and_stored_once(tmp_path: 
         left = [path.parent for path in (state / "spool" / "shop").glob("*/lock")]
         assert {path.name.rpartition("-")[0] for path in left} == {"", "gateway"}
         wait_for(lambda: len(status.read_all(state)) == 2, "each has a status file:", lambda: status.read_all(state))
-        assert sorted(seen["notes"] for seen in status.read_all(state)) == [[], ["gateway"]]
+        assert sorted(seen["role"] for seen in status.read_all(state)) == ["", "gateway"]
         logged += Counter(line["recommendation_id"] for line in server.lines)
     database.rmdir()
     with serving(state, **variables) as gateway:  # it has the same spool, and would log what the service has logged

@@ -281,6 +281,7 @@ def _process(seen: dict[str, Any]) -> dict[str, Any]:
         totals[drop["reason"]] = totals.get(drop["reason"], 0) + drop["n"]
     return {
         "pid": seen.get("pid"),
+        "role": seen.get("role", ""),
         "queued": seen.get("queued"),
         "destinations": seen.get("destinations"),
         "dropped": totals,

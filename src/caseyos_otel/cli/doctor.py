@@ -35,11 +35,11 @@ def _text(report: checkup.Report) -> str:
     lines += ["", "OpenTelemetry:", *(f"  {line}" for line in report["opentelemetry"])]
     lines += ["", "Processes seen within the hour:"]
     for process in report["processes"]:
-        who = " (gateway)" if "gateway" in process["notes"] else ""
+        who = f" ({process['role']})" if process["role"] else ""
         lines.append(
             f"  pid {process['pid']}{who}: queued {process['queued']}, dropped {process['dropped'] or 'nothing'}"
         )
-        lines += [f"    {note}" for note in process["notes"] if note != "gateway"]
+        lines += [f"    {note}" for note in process["notes"]]
     lines += [] if report["processes"] else ["  none"]
     for problem in report["broken"]:
         lines += ["", f"! {problem}"]

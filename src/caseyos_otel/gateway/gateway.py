@@ -118,8 +118,8 @@ class Gateway:
     def write_status(self) -> None:
         """Leave what `doctor` reads."""
         if (made := self.destinations) is not None:
-            seen = status.snapshot(0, made.deliveries, made.table.decisions, (ROLE,))
-            status.write(self.settings.state_dir, seen, ROLE)
+            seen = status.snapshot(0, made.deliveries, made.table.decisions, role=ROLE)
+            status.write(self.settings.state_dir, seen)
             self.instruments.leave()
 
     # -- requests ------------------------------------------------------------------------------------------------

@@ -21,11 +21,16 @@ def snapshot(
     queued: int,
     deliveries: Iterable[Delivery],
     decisions: Mapping[tuple[bool, str], int],
-    notes: Sequence[str],
+    notes: Sequence[str] = (),
+    role: str = "",
 ) -> dict[str, Any]:
-    """What this process has delivered, owes and dropped, as JSON. Times are seconds since 1970."""
+    """What this process has delivered, owes and dropped, as JSON. Times are seconds since 1970.
+
+    `role`: `gateway` of a gateway; in a service's process it has a file of its own.
+    """
     return {
         "pid": os.getpid(),
+        "role": role,
         "written_at": time.time(),
         "queued": queued,
         "destinations": {
@@ -47,14 +52,11 @@ def snapshot(
     }
 
 
-def write(state_dir: Path, status: Mapping[str, Any], role: str = "") -> None:
-    """Replace this process's status file in one step, and remove those that nobody has written for an hour.
-
-    `role`: for a gateway in a service's process, which has a file of its own.
-    """
+def write(state_dir: Path, status: Mapping[str, Any]) -> None:
+    """Replace this process's status file in one step, and remove those that nobody has written for an hour."""
     folder = state_dir / FOLDER
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path = folder / f"{'-'.join(filter(None, (str(os.getpid()), role)))}.json"
+    path = folder / f"{'-'.join(filter(None, (str(os.getpid()), status['role'])))}.json"
     fresh = path.with_suffix(".new")
     fresh.write_text(json.dumps(status), "utf-8")
     fresh.replace(path)

@@ -209,7 +209,7 @@ def test_processes_of_this_hour_are_shown_with_what_they_dropped_and_what_an_ope
         {"reason": "sampled", "destination": "otlp", "event": "signal_received", "n": 4},
     ]
     notes = ["the sampler TraceIdRatioBased{0.5} was chosen: it stands before the 100 % for failures"]
-    status.write(state, {"pid": 4711, "queued": 2, "destinations": {}, "dropped": dropped, "notes": notes})
+    status.write(state, {"pid": 4711, "role": "", "queued": 2, "destinations": {}, "dropped": dropped, "notes": notes})
     [process] = run("doctor", "--json").json["processes"]
     assert (process["pid"], process["queued"], process["dropped"]) == (4711, 2, {"sampled": 7})
     assert f"pid 4711: queued 2, dropped {{'sampled': 7}}\n    {notes[0]}" in run("doctor").stdout

@@ -41,15 +41,15 @@ def test_a_snapshot_is_json_and_tells_destinations_traces_drops_and_notes() -> N
 
 
 def test_one_file_a_process_replaced_in_one_step_and_read_back(tmp_path: Path) -> None:
-    status.write(tmp_path, {"pid": os.getpid(), "n": 1})
-    status.write(tmp_path, {"pid": os.getpid(), "n": 2})
-    assert status.read_all(tmp_path) == [{"pid": os.getpid(), "n": 2}]
+    status.write(tmp_path, {"role": "", "n": 1})
+    status.write(tmp_path, {"role": "", "n": 2})
+    assert status.read_all(tmp_path) == [{"role": "", "n": 2}]
     assert [path.name for path in (tmp_path / status.FOLDER).iterdir()] == [f"{os.getpid()}.json"]
 
 
 def test_a_gateway_in_the_same_process_has_a_file_of_its_own(tmp_path: Path) -> None:
-    status.write(tmp_path, {"n": 1})
-    status.write(tmp_path, {"n": 2}, "gateway")
+    status.write(tmp_path, {"role": "", "n": 1})
+    status.write(tmp_path, {"role": "gateway", "n": 2})
     assert [seen["n"] for seen in status.read_all(tmp_path)] == [2, 1]
 
 
@@ -60,7 +60,7 @@ def test_files_that_nobody_wrote_for_an_hour_go_and_fresh_ones_stay(tmp_path: Pa
         (folder / name).write_text(f'{{"pid": {name[0]}}}')
         moment = (folder / name).stat().st_mtime - age
         os.utime(folder / name, (moment, moment))
-    status.write(tmp_path, {"pid": os.getpid()})
+    status.write(tmp_path, {"pid": os.getpid(), "role": ""})
     assert [seen["pid"] for seen in status.read_all(tmp_path)] == sorted([2, os.getpid()], key=str)
 
 
@@ -68,7 +68,7 @@ def test_a_file_that_vanishes_meanwhile_is_nobody_s_error(tmp_path: Path) -> Non
     folder = tmp_path / status.FOLDER
     folder.mkdir()
     (folder / "1.json").symlink_to(folder / "gone")  # listed, but not there when it is looked at
-    status.write(tmp_path, {"pid": os.getpid()})
+    status.write(tmp_path, {"pid": os.getpid(), "role": ""})
     assert [seen["pid"] for seen in status.read_all(tmp_path)] == [os.getpid()]
 
 
