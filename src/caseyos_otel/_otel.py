@@ -263,3 +263,23 @@ def post_otlp(exporter: OTLPLogExporter | OTLPSpanExporter, request: bytes) -> t
     """
     result = exporter._client.export(request)
     return bool(result.success), result.status_code
+
+
+_SERVICES = {"logs": "logs.v1.LogsService", "traces": "trace.v1.TraceService"}
+
+
+def call_otlp(exporter: Any, signal: str, request: bytes) -> tuple[bool, str, bytes]:
+    """Send request bytes once with the stock gRPC exporter's own channel (TLS, compression), headers and timeout.
+
+    Returns (delivered, name of the gRPC status code, `grpc-status-details-bin` or nothing).
+    """
+    import grpc  # type: ignore[import-untyped]  # grpc has no types of its own
+
+    method = f"/opentelemetry.proto.collector.{_SERVICES[signal]}/Export"
+    try:
+        exporter._channel.unary_unary(method)(request, metadata=exporter._headers, timeout=exporter._timeout)
+    except grpc.RpcError as error:
+        return False, error.code().name, dict(error.trailing_metadata() or ()).get("grpc-status-details-bin", b"")
+    except ValueError:  # the exporter has been shut down, and its channel with it
+        return False, "CANCELLED", b""
+    return True, "OK", b""

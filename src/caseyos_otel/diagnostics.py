@@ -23,7 +23,8 @@ class Drops:
 
     Reasons are `sampled`, `not_applicable`, `undeclared`, `invalid_field`, `queue_full`, `not_configured`,
     `destination_full`, `rejected`, `spool_unavailable`, `internal_error`, `suppressed`, `discarded`, `shutdown`,
-    `set_aside_full`, `malformed`, `not_forwarded`, and the kinds of the spool's problems (`spool_full`, `corrupt_record`, …).
+    `set_aside_full`, `malformed`, `not_forwarded`, `duplicate`, and the kinds of the spool's problems (`spool_full`,
+    `corrupt_record`, …).
     """
 
     def __init__(self) -> None:

@@ -225,5 +225,6 @@ VARIABLES: tuple[Variable, ...] = (
     Variable("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "otlp_metrics_endpoint", str, None, "a URL", "Turns OTLP on for metrics."),
     Variable("OTEL_EXPORTER_OTLP_PROTOCOL", "otlp_protocol", _choice("http/protobuf", "grpc"), "http/protobuf", "http/protobuf, grpc", "Protocol of OTLP."),
     Variable("OTEL_EXPORTER_OTLP_LOGS_PROTOCOL", "otlp_logs_protocol", _choice("http/protobuf", "grpc"), None, "http/protobuf, grpc", "Protocol of OTLP for logs."),
+    Variable("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "otlp_traces_protocol", _choice("http/protobuf", "grpc"), None, "http/protobuf, grpc", "Protocol of OTLP for traces."),
 )  # fmt: skip
 VARIABLE_BY_ATTRIBUTE: Mapping[str, Variable] = MappingProxyType({v.attribute: v for v in VARIABLES})

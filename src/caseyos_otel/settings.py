@@ -98,6 +98,7 @@ class Settings:
     otlp_metrics_endpoint: str | None = None
     otlp_protocol: str = "http/protobuf"
     otlp_logs_protocol: str | None = None
+    otlp_traces_protocol: str | None = None
     sources: Mapping[str, str] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
     platform: str | None = None
@@ -131,6 +132,11 @@ class Settings:
     def logs_protocol(self) -> str:
         """Protocol by which events leave."""
         return self.otlp_logs_protocol or self.otlp_protocol
+
+    @property
+    def traces_protocol(self) -> str:
+        """Protocol by which spans leave."""
+        return self.otlp_traces_protocol or self.otlp_protocol
 
     def wants_otlp_by_default(self, signal: str) -> bool:
         """Whether `trace`, `metric` or `log` leaves by OTLP although no variable names an exporter for it."""

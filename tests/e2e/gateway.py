@@ -40,11 +40,14 @@ class Answer(NamedTuple):
 class Gateway:
     """A gateway on free ports of loopback with a state directory of its own. `start` and `kill` as often as wanted."""
 
+    before: tuple[str, ...] = ()
+    """What its command line begins with."""
+
     def __init__(self, state: Path, *arguments: str, **variables: str) -> None:
         self.state = state
         self.port, self.grpc_port = free_port(), free_port()
         self._arguments = arguments
-        self._env = environment(state, OTEL_SERVICE_NAME="gateway", **variables)
+        self._env = environment(state, **{"OTEL_SERVICE_NAME": "gateway", **variables})
         self.log = state / "gateway.log"
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -62,7 +65,16 @@ class Gateway:
 
     def start_unready(self) -> None:
         self.state.mkdir(parents=True, exist_ok=True)
-        command = [SERVE, "serve", "--port", str(self.port), "--grpc-port", str(self.grpc_port), *self._arguments]
+        command = [
+            *self.before,
+            SERVE,
+            "serve",
+            "--port",
+            str(self.port),
+            "--grpc-port",
+            str(self.grpc_port),
+            *self._arguments,
+        ]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(command, env=self._env, stdout=log, stderr=log, start_new_session=True)
 

@@ -171,24 +171,37 @@ class OtlpReceiver(Received):
 
 
 class GrpcReceiver(Received):
-    """OTLP over gRPC, all three signals."""
+    """OTLP over gRPC, all three signals; `metadata` is what came with each request."""
 
-    def __init__(self) -> None:
+    def __init__(self, credentials: Any = None) -> None:
         super().__init__()
+        self.metadata: list[dict[str, Any]] = []
         self._server = grpc.server(ThreadPoolExecutor(3))
         for signal, method, answer in (
             ("trace.v1.Trace", self._traces, ExportTraceServiceResponse()),
             ("logs.v1.Logs", self._logs, ExportLogsServiceResponse()),
             ("metrics.v1.Metrics", self._metrics, ExportMetricsServiceResponse()),
         ):
-            handler = grpc.unary_unary_rpc_method_handler(_answering(method, answer.SerializeToString()))
+            handler = grpc.unary_unary_rpc_method_handler(self._answering(method, answer.SerializeToString()))
             service = f"opentelemetry.proto.collector.{signal}Service"
             self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {"Export": handler}),))
-        self._port = self._server.add_insecure_port("127.0.0.1:0")
+        self._scheme = "https" if credentials else "http"
+        if credentials:
+            self._port = self._server.add_secure_port("127.0.0.1:0", credentials)
+        else:
+            self._port = self._server.add_insecure_port("127.0.0.1:0")
 
     @property
     def endpoint(self) -> str:
-        return f"http://127.0.0.1:{self._port}"
+        return f"{self._scheme}://127.0.0.1:{self._port}"
+
+    def _answering(self, take: Callable[[bytes], None], answer: bytes) -> Callable[[bytes, Any], bytes]:
+        def handle(body: bytes, context: Any) -> bytes:
+            self.metadata.append(dict(context.invocation_metadata()))
+            take(body)
+            return answer
+
+        return handle
 
     def _traces(self, body: bytes) -> None:
         self.take_traces(ExportTraceServiceRequest.FromString(body))
@@ -205,14 +218,6 @@ class GrpcReceiver(Received):
 
     def __exit__(self, *_: object) -> None:
         self._server.stop(None).wait(5)
-
-
-def _answering(take: Callable[[bytes], None], answer: bytes) -> Callable[[bytes, Any], bytes]:
-    def handle(body: bytes, context: Any) -> bytes:
-        take(body)
-        return answer
-
-    return handle
 
 
 class Sentry(SentryReceiver):

@@ -72,7 +72,7 @@ class Server:
         self._command = [INSTRUMENT, *command]
         self._env = dict(env)
         self._cwd = cwd
-        self._port = port
+        self.port = port
         self._log = log
 
     def __enter__(self) -> Self:
@@ -89,7 +89,7 @@ class Server:
         self._process.wait()
 
     def get(self, path: str) -> str:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self._port}{path}", timeout=10) as response:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=10) as response:
             return str(response.read().decode())
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
@@ -104,7 +104,7 @@ class Server:
         return [json.loads(line) for line in self.output().splitlines() if line.startswith('{"event"')]
 
     def _answers(self) -> bool:
-        return listens(self._port)
+        return listens(self.port)
 
 
 def wait_for(condition: Any, message: str, detail: Any = lambda: "", timeout_s: float = 20.0) -> Any:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,6 +41,18 @@ def test_stock_exporters_of_both_protocols_reach_table_and_log(gateway: Gateway)
     assert {line["service"] for line in lines} == {"billing"}
 
 
+def test_the_documented_request_by_hand_is_stored(gateway: Gateway) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "gateway.md").read_text("utf-8")
+    found = re.search(r"-d '\n(\{.*?\})'\n```", page, re.DOTALL)
+    assert found
+    body = found[1].replace("'$(date +%s)'", str(int(time.time())))
+    answer = gateway.post("/v1/logs", body.encode(), "application/json")
+    assert (answer.status, answer.body) == (200, b"{}")
+    query = "SELECT event, draft_id, service_name FROM outcome_events"
+    expected = [("outcome_reply_received", "d1", "billing")]
+    wait_for(lambda: rows(gateway.state, query) == expected, "not stored:", gateway.log.read_text)
+
+
 def test_what_was_acknowledged_before_a_kill_is_stored_once(gateway: Gateway) -> None:
     expected = []
     for turn in range(5):
@@ -52,13 +66,19 @@ def test_what_was_acknowledged_before_a_kill_is_stored_once(gateway: Gateway) ->
     assert stored(gateway.state) == sorted(expected)
 
 
-def test_a_request_that_is_sent_again_is_stored_once(gateway: Gateway) -> None:
+def test_a_request_that_is_sent_again_is_stored_logged_and_counted_once(gateway: Gateway) -> None:
     body = request_of(reply(1), reply(2)).SerializeToString()
     for _ in range(3):
         assert gateway.post("/v1/logs", body).status == 200
     assert gateway.post("/v1/logs", request_of(reply(3)).SerializeToString()).status == 200
     wait_for(lambda: "r3" in stored(gateway.state), "not stored:", gateway.log.read_text)
     assert stored(gateway.state) == ["r1", "r2", "r3"]
+    wait_for(lambda: any('"r3"' in line for line in gateway.lines()), "not logged:", gateway.log.read_text)
+    assert sorted(json.loads(line)["recommendation_id"] for line in gateway.lines()) == ["r1", "r2", "r3"]
+    metrics = gateway.metrics()
+    assert sum(n for name, n in metrics.items() if name.startswith("caseyos_events_total")) == 3
+    again = 'caseyos_otel_dropped_total{reason="duplicate",destination="intake",event_name="outcome_reply_received"}'
+    assert metrics[again] == 4
 
 
 def test_it_ends_by_itself_with_everything_delivered(gateway: Gateway) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import ssl
 import subprocess
 import sys
 import urllib.request
@@ -11,8 +10,6 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import pytest
-from opentelemetry.exporter.otlp.proto.grpc._log_exporter import OTLPLogExporter as GrpcExporter
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
 from opentelemetry.sdk.resources import Resource
@@ -20,7 +17,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 
 from caseyos_otel.otlp import wire
-from tests.e2e.gateway import REPLY, SERVE, Gateway, emit, reply, request_of, serving
+from tests.e2e.gateway import REPLY, SERVE, emit, reply, request_of, serving
 from tests.e2e.receiver import OtlpReceiver, Sentry
 from tests.e2e.service import environment, rows, wait_for
 from tests.ports import free_port
@@ -215,49 +212,6 @@ class TestDestinations:
             gateway.post("/v1/logs", request_of(*[viewed] * 7).SerializeToString())
             name = 'caseyos_events_total{event_name="caseyos.recommendation.viewed"}'
             wait_for(lambda: gateway.metrics().get(name) == 7, "not measured:", gateway.metrics)
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    folder = tmp_path_factory.mktemp("tls")
-    made, key = folder / "certificate.pem", folder / "key.pem"
-    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
-    more = ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", key, "-out", made]
-    subprocess.run([*command, *more], check=True, capture_output=True)
-    return made, key
-
-
-def test_tls_serves_both_protocols(tmp_path: Path, certificate: tuple[Path, Path]) -> None:
-    import grpc
-
-    made, key = certificate
-    gateway = Gateway(tmp_path / "state", "--ssl-certfile", str(made), "--ssl-keyfile", str(key))
-    context = ssl.create_default_context(cafile=str(made))
-    url = f"https://127.0.0.1:{gateway.port}/v1/logs"
-    headers = {"Content-Type": "application/x-protobuf"}
-
-    def sent() -> bool:
-        request = urllib.request.Request(url, request_of(reply("https")).SerializeToString(), headers)
-        try:
-            with urllib.request.urlopen(request, timeout=10, context=context) as answer:
-                return bool(answer.status == 200)
-        except OSError:
-            return False
-
-    try:
-        gateway.start_unready()
-        wait_for(sent, "no answer over TLS:", gateway.log.read_text)
-        exporter = GrpcExporter(
-            endpoint=f"https://localhost:{gateway.grpc_port}",
-            credentials=grpc.ssl_channel_credentials(made.read_bytes()),
-        )
-        assert emit(exporter, [(REPLY, {"caseyos.recommendation.id": "rgrpcs", "caseyos.draft.id": "d1"})])
-        wait_for(
-            lambda: ("rgrpcs",) in outcomes(gateway.state, "recommendation_id"), "not stored:", gateway.log.read_text
-        )
-        assert ("rhttps",) in outcomes(gateway.state, "recommendation_id")
-    finally:
-        gateway.kill()
 
 
 MOUNTED = """

@@ -12,7 +12,7 @@ from typing import Final
 
 import psycopg
 
-from caseyos_otel.exporters.delivery import MEMORY
+from caseyos_otel.exporters.owed import MEMORY
 from tests.e2e.service import INSTRUMENT, cli, environment, wait_for
 from tests.integration.conftest import PostgresServer
 

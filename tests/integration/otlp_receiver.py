@@ -10,6 +10,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple, Self
 
 import grpc
+from google.rpc.error_details_pb2 import RetryInfo
+from google.rpc.status_pb2 import Status
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest, ExportLogsServiceResponse
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2_grpc import (
     LogsServiceServicer,
@@ -102,14 +104,17 @@ class OtlpReceiver:
 
 
 class GrpcReceiver(LogsServiceServicer):  # type: ignore[misc]  # generated code without types
-    """The same over gRPC."""
+    """The same over gRPC; `answers` holds status codes, with the seconds of a RetryInfo. It takes no more than 64 KiB."""
 
-    def __init__(self) -> None:
+    def __init__(self, port: int = 0) -> None:
         self.records: list[Received] = []
         self.metadata: list[dict[str, Any]] = []
-        self._server = grpc.server(ThreadPoolExecutor(2))
+        self.answers: deque[tuple[grpc.StatusCode, float | None]] = deque()
+        self.refuse: str | None = None
+        options = [("grpc.max_receive_message_length", 64 * 1024), ("grpc.so_reuseport", 0)]
+        self._server = grpc.server(ThreadPoolExecutor(2), options=options)
         add_LogsServiceServicer_to_server(self, self._server)
-        self._port = self._server.add_insecure_port("127.0.0.1:0")
+        self._port = self._server.add_insecure_port(f"127.0.0.1:{port}")
 
     @property
     def endpoint(self) -> str:
@@ -117,7 +122,12 @@ class GrpcReceiver(LogsServiceServicer):  # type: ignore[misc]  # generated code
 
     def Export(self, request: Any, context: Any) -> Any:  # noqa: N802  # gRPC's name
         self.metadata.append(dict(context.invocation_metadata()))
-        self.records += unpacked(request)
+        if self.answers:
+            _abort(context, *self.answers.popleft())
+        received = unpacked(request)
+        if self.refuse is not None and any(self.refuse in str(one.attributes) for one in received):
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "refused")
+        self.records += received
         return ExportLogsServiceResponse()
 
     def __enter__(self) -> Self:
@@ -126,6 +136,14 @@ class GrpcReceiver(LogsServiceServicer):  # type: ignore[misc]  # generated code
 
     def __exit__(self, *_: object) -> None:
         self._server.stop(None).wait(5)
+
+
+def _abort(context: Any, code: grpc.StatusCode, retry_after_s: float | None) -> None:
+    status = Status(code=code.value[0])
+    if retry_after_s is not None:
+        status.details.add().Pack(RetryInfo(retry_delay={"nanos": int(retry_after_s * 1e9)}))
+    context.set_trailing_metadata((("grpc-status-details-bin", status.SerializeToString()),))
+    context.abort(code, "as told")
 
 
 def unpacked(request: Any) -> list[Received]:

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import grpc
 import pytest
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
@@ -19,6 +20,7 @@ from caseyos_otel.otlp.encode import RequestEncoder
 from caseyos_otel.redaction.disclosure import Disclosure, minimise
 from caseyos_otel.redaction.pseudonyms import Pseudonyms
 from tests.integration.otlp_receiver import GrpcReceiver, OtlpReceiver
+from tests.ports import free_port
 from tests.records import NOON, event
 
 RESOURCE = {"service.name": "api", "telemetry.distro.name": "caseyos-otel"}
@@ -172,7 +174,7 @@ def test_the_endpoint_of_logs_goes_before_the_common_one_and_is_taken_as_it_is(
     assert [request.path for request in receiver.requests] == ["/ingest/logs"]
 
 
-def test_over_grpc_the_stock_exporter_sends_the_same(
+def test_over_grpc_the_same_is_sent(
     grpc_receiver: GrpcReceiver, receiver: OtlpReceiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "x-tenant=acme")
@@ -189,32 +191,86 @@ def test_over_grpc_the_stock_exporter_sends_the_same(
             assert getattr(over_grpc.record, part) == getattr(over_http.record, part)
 
 
-def test_only_the_record_that_the_receiver_refuses_is_set_aside(receiver: OtlpReceiver) -> None:
+@pytest.mark.parametrize(
+    ("code", "retry_after_s", "raised"),
+    [
+        (grpc.StatusCode.INVALID_ARGUMENT, None, Rejected),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, None, Rejected),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, 0.25, Unavailable),
+        (grpc.StatusCode.UNAVAILABLE, None, Unavailable),
+        (grpc.StatusCode.UNAVAILABLE, 0.25, Unavailable),
+        (grpc.StatusCode.UNAUTHENTICATED, None, Unavailable),
+        (grpc.StatusCode.INTERNAL, None, Unavailable),
+    ],
+)
+def test_grpc_codes_tell_whether_to_try_again_and_when(
+    grpc_receiver: GrpcReceiver, code: grpc.StatusCode, retry_after_s: float | None, raised: type[Exception]
+) -> None:
+    grpc_receiver.answers.append((code, retry_after_s))
+    made = destination("grpc")
+    with pytest.raises(raised, match=code.name) as told:
+        made.export([failure()])
+    assert getattr(told.value, "retry_after_s", None) == (retry_after_s if raised is Unavailable else None)
+    made.export([failure()])
+    assert len(grpc_receiver.records) == 1
+
+
+def test_a_grpc_receiver_that_comes_back_is_found_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    port = free_port()
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{port}")
+    made = destination("grpc")
+    for _ in range(6):  # a channel of its own would be waiting for seconds by now
+        with pytest.raises(Unavailable):
+            made.export([failure()])
+    with GrpcReceiver(port) as receiver:
+        made.export([failure()])
+        assert len(receiver.records) == 1
+    made.close()
+    with pytest.raises(Unavailable):
+        made.export([failure()])
+
+
+def refused_of(protocol: str, *signal_ids: str) -> list[str]:
+    """What a delivery sets aside of signals with these ids, and why."""
     refused: list[str] = []
-    receiver.refuse = "poison"
     delivery = Delivery(
         "otlp",
-        destination().export,
+        destination(protocol).export,
         reader=None,
         decode=lambda frame: [],
         wants=lambda record: True,
-        set_aside=lambda record, reason: refused.append(f"{record.values['signal_id']}: {reason}"),
+        set_aside=lambda record, reason: refused.append(f"{record.values['signal_id'][:6]}: {reason}"),
         interval_s=1,
     )
-    for signal_id in ("s1", "s2", "poison", "s3", "s4"):
+    for signal_id in signal_ids:
         delivery.offer(event("signal_received", signal_id=signal_id))
     assert delivery.flush(20)
+    return refused
+
+
+def test_only_the_record_that_the_receiver_refuses_is_set_aside(receiver: OtlpReceiver) -> None:
+    receiver.refuse = "poison"
+    assert refused_of("http/protobuf", "s1", "s2", "poison", "s3", "s4") == ["poison: otlp: HTTP 400"]
     assert [r.attributes["caseyos.signal.id"] for r in receiver.records] == ["s1", "s2", "s3", "s4"]
-    assert refused == ["poison: otlp: HTTP 400"]
+
+
+def test_over_grpc_it_is_so_and_what_is_too_large_is_told_from_what_is_not(grpc_receiver: GrpcReceiver) -> None:
+    grpc_receiver.refuse = "poison"
+    assert refused_of("grpc", "s1", "s2", "poison", "s3", "larger" * 12_000, *["small " * 6000] * 3) == [
+        "poison: otlp: gRPC INVALID_ARGUMENT",
+        "larger: otlp: gRPC RESOURCE_EXHAUSTED",
+    ]
+    ids = [r.attributes["caseyos.signal.id"][:6] for r in grpc_receiver.records]
+    assert ids == ["s1", "s2", "s3", "small ", "small ", "small "]
 
 
 def test_a_child_connects_anew(receiver: OtlpReceiver, monkeypatch: pytest.MonkeyPatch) -> None:
     made = destination()
     made.export([failure()])
-    before = made._exporter
+    before = made._transport
     made.after_fork()
     made.export([failure()])
-    assert made._exporter is not before
+    assert made._transport is not before
     assert len(receiver.records) == 2
 
 

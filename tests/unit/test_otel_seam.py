@@ -7,11 +7,14 @@ import logging
 from collections.abc import Iterator
 from typing import Any
 
+import grpc
 import pytest
 from opentelemetry import context as otel_context
 from opentelemetry import metrics, trace
 from opentelemetry._logs import NoOpLoggerProvider
 from opentelemetry.context import Context
+from opentelemetry.exporter.otlp.proto.grpc._log_exporter import OTLPLogExporter as GrpcLogExporter
+from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcSpanExporter
 from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled
@@ -30,7 +33,7 @@ from opentelemetry.trace import Link, SpanContext, Status, StatusCode
 from caseyos_otel import _otel
 from caseyos_otel.otlp.encode import RequestEncoder
 from caseyos_otel.sampling.held import HeldSpan
-from tests.integration.otlp_receiver import OtlpReceiver
+from tests.integration.otlp_receiver import GrpcReceiver, OtlpReceiver
 from tests.ports import free_port
 from tests.records import event
 
@@ -220,8 +223,6 @@ def test_what_failed_is_tried_again_unless_that_is_forbidden(caplog: pytest.LogC
 
 
 def test_nor_does_the_exporter_over_grpc(caplog: pytest.LogCaptureFixture) -> None:
-    from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcSpanExporter
-
     caplog.set_level(logging.WARNING)
     exporter = GrpcSpanExporter(f"http://127.0.0.1:{free_port()}", insecure=True, timeout=9)
     _otel.let_retry(exporter, False)
@@ -247,3 +248,20 @@ def test_nobody_there_is_no_status(caplog: pytest.LogCaptureFixture) -> None:
     with OtlpReceiver() as receiver:
         endpoint = receiver.endpoint
     assert _otel.post_otlp(OTLPLogExporter(f"{endpoint}/v1/logs", timeout=0.5), b"") == (False, None)
+
+
+def test_request_bytes_go_through_the_stock_grpc_exporter_and_its_answer_comes_back() -> None:
+    request = RequestEncoder({"service.name": "api"}, "scope", "1", "").encode([event("signal_received")])
+    with GrpcReceiver() as receiver:
+        exporter = GrpcLogExporter(receiver.endpoint, headers={"x-key": "k"})
+        assert _otel.call_otlp(exporter, "logs", request) == (True, "OK", b"")
+        delivered, code, details = _otel.call_otlp(GrpcSpanExporter(receiver.endpoint), "traces", b"")
+        assert (delivered, code, details) == (False, "UNIMPLEMENTED", b"")
+        receiver.answers.append((grpc.StatusCode.RESOURCE_EXHAUSTED, 1.0))
+        delivered, code, details = _otel.call_otlp(exporter, "logs", b"")
+        assert (delivered, code) == (False, "RESOURCE_EXHAUSTED")
+        assert b"RetryInfo" in details
+    assert receiver.metadata[0]["x-key"] == "k"
+    assert [received.event_name for received in receiver.records] == ["caseyos.signal.received"]
+    exporter.shutdown()
+    assert _otel.call_otlp(exporter, "logs", b"") == (False, "CANCELLED", b"")

@@ -70,6 +70,7 @@ GOOD: dict[str, tuple[str, object]] = {
     "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": ("http://c:4318/v1/metrics", "http://c:4318/v1/metrics"),
     "OTEL_EXPORTER_OTLP_PROTOCOL": ("grpc", "grpc"),
     "OTEL_EXPORTER_OTLP_LOGS_PROTOCOL": ("http/protobuf", "http/protobuf"),
+    "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": ("http/protobuf", "http/protobuf"),
 }
 BAD: dict[str, list[str]] = {
     "CASEYOS_OTEL_EXPORTERS": ["log,kafka", ",", "none,log"],
@@ -103,6 +104,7 @@ BAD: dict[str, list[str]] = {
     "OTEL_SDK_DISABLED": ["1", "yes"],
     "OTEL_EXPORTER_OTLP_PROTOCOL": ["http/json", "udp"],
     "OTEL_EXPORTER_OTLP_LOGS_PROTOCOL": ["udp"],
+    "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": ["udp"],
 }
 
 
@@ -226,6 +228,7 @@ class TestOtlpByDefault:
         assert load({"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}).logs_protocol == "grpc"
         both = {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc", "OTEL_EXPORTER_OTLP_LOGS_PROTOCOL": "http/protobuf"}
         assert load(both).logs_protocol == "http/protobuf"
+        assert load(both).traces_protocol == "grpc"
 
 
 class TestProblems:

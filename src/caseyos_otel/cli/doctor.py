@@ -35,7 +35,10 @@ def _text(report: checkup.Report) -> str:
     lines += ["", "OpenTelemetry:", *(f"  {line}" for line in report["opentelemetry"])]
     lines += ["", "Processes seen within the hour:"]
     for process in report["processes"]:
-        lines.append(f"  pid {process['pid']}: queued {process['queued']}, dropped {process['dropped'] or 'nothing'}")
+        who = " (gateway)" if "gateway" in process["notes"] else ""
+        lines.append(
+            f"  pid {process['pid']}{who}: queued {process['queued']}, dropped {process['dropped'] or 'nothing'}"
+        )
     lines += [] if report["processes"] else ["  none"]
     for problem in report["broken"]:
         lines += ["", f"! {problem}"]

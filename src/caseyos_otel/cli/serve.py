@@ -14,7 +14,7 @@ def serve(
     host: Annotated[
         str, typer.Option(help="Address to listen on; beyond loopback it wants both tokens.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port of OTLP/HTTP.", min=0, max=65535)] = 4318,
+    port: Annotated[int, typer.Option(help="Port of OTLP/HTTP.", min=1, max=65535)] = 4318,
     grpc_port: Annotated[int, typer.Option(help="Port of OTLP/gRPC; 0: none.", min=0, max=65535)] = 4317,
     workers: Annotated[int, typer.Option(help="Processes.", min=1)] = 1,
     ssl_certfile: Annotated[Path | None, typer.Option(help="Certificate chain in PEM, for both protocols.")] = None,
@@ -28,8 +28,6 @@ def serve(
     except ImportError as error:
         typer.echo(f"serve needs the extra gateway: pip install 'caseyos-otel[gateway]' ({error})", err=True)
         raise typer.Exit(1) from None
-    if (ssl_certfile is None) != (ssl_keyfile is None):
-        raise typer.BadParameter("--ssl-certfile and --ssl-keyfile come together")
     listening = Listening(host, port, grpc_port, workers, ssl_certfile, ssl_keyfile, ssl_client_ca)
     try:
         code = run(listening)

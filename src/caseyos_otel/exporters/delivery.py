@@ -6,9 +6,7 @@ import math
 import random
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -16,10 +14,9 @@ from caseyos_otel import _otel, diagnostics
 from caseyos_otel.diagnostics import drops
 from caseyos_otel.errors import Rejected, Unavailable
 from caseyos_otel.events.record import EventRecord
+from caseyos_otel.exporters.owed import Owed
 
 BATCH: Final = 512
-MEMORY: Final = 20_000
-"""Best-effort events a destination may owe; beyond, the oldest is dropped as `destination_full`."""
 IDLE_AFTER_S: Final = 10.0
 """A destination that has had nothing to do for so long is told, and told again as often: it lets go of its connection."""
 MISTAKES: Final = 3
@@ -102,7 +99,7 @@ class Delivery:
         self._prepare = prepare
         self._on_ask = on_ask
         self._local = local
-        self._memory: deque[EventRecord] = deque()
+        self._owed = Owed(name)
         self._pause_s = 0.0
         self._mistakes = 0
         self._reset()
@@ -118,8 +115,6 @@ class Delivery:
         self._settled: set[str] = set()
         self._busy_at = time.monotonic()
         self._attempt_at: float | None = None
-        self._in_hand: Sequence[EventRecord] = ()
-        self._claiming = threading.Lock()
         self._exporting = threading.Lock()
         self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -127,7 +122,7 @@ class Delivery:
     @property
     def waiting(self) -> int:
         """Records in memory."""
-        return len(self._memory)
+        return len(self._owed)
 
     @property
     def away(self) -> bool:
@@ -136,10 +131,7 @@ class Delivery:
 
     def offer(self, record: EventRecord) -> None:
         """Hand on a best-effort record. Bounded: the oldest goes first."""
-        if len(self._memory) >= MEMORY:
-            oldest = self._memory.popleft()
-            drops.count("destination_full", destination=self.name, event=oldest.declaration.name)
-        self._memory.append(record)
+        self._owed.offer(record)
 
     def start(self) -> None:
         """Start the thread if it does not run."""
@@ -199,28 +191,15 @@ class Delivery:
         """End the thread after its current batch; what is in memory then is lost, and counted by `lose`."""
         self._stop.set()
         self._hurry.set()
-        self._lose(())
+        self._owed.lose()
 
     def lose(self) -> None:
         """After `stop`, when nobody waits any more: count as `shutdown` what is on its way without an answer."""
-        self._lose(self._claim())
-
-    def _lose(self, records: Sequence[EventRecord]) -> None:
-        for record in records:
-            drops.count("shutdown", destination=self.name, event=record.declaration.name)
-        with suppress(IndexError):  # two threads lose it
-            while True:
-                drops.count("shutdown", destination=self.name, event=self._memory.popleft().declaration.name)
-
-    def _claim(self) -> Sequence[EventRecord]:
-        """What is on its way from memory, for the one who asks first: the thread that sends it, or the end of the process."""
-        with self._claiming:
-            claimed, self._in_hand = self._in_hand, ()
-        return claimed
+        self._owed.lose_all()
 
     def after_fork(self) -> None:
         """A child has no thread, and what is in memory is the parent's."""
-        self._memory.clear()
+        self._owed.after_fork()
         self._reset()
 
     def _run(self) -> None:
@@ -263,28 +242,21 @@ class Delivery:
         return self._deliver_memory() | self._deliver_spool()
 
     def _deliver_memory(self) -> bool:
-        records: list[EventRecord] = []
-        while len(records) < BATCH:
-            try:
-                records.append(self._memory.popleft())
-            except IndexError:  # offered and stopped by other threads
-                break
-        if not records:
+        if not (records := self._owed.take(BATCH)):
             return False
-        self._in_hand = records
         try:
             self._send(records)
         except Unavailable:
-            self._memory.extendleft(reversed(self._unsettled(self._claim())))
+            self._owed.give_back(self._unsettled(self._owed.claim()))
             if self._stop.is_set():  # `stop` has looked already
-                self._lose(())
+                self._owed.lose()
             raise
         except Exception:
-            for record in self._unsettled(self._claim()):
+            for record in self._unsettled(self._owed.claim()):
                 drops.count("internal_error", destination=self.name, event=record.declaration.name)
             raise
         finally:
-            self._claim()
+            self._owed.claim()
             self._settled.difference_update(record.event_id for record in records)
         return True
 

@@ -28,6 +28,10 @@ from caseyos_otel.settings import Settings
 
 _SILENT: Final[Any] = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
 """FastAPI's own telemetry (0.165; an earlier one ignores it): spans of requests that bring spans would have no end."""
+_FASTAPI: Final[type[FastAPI]] = next(
+    (each for each in FastAPI.__mro__ if each.__module__ == "fastapi.applications"), FastAPI
+)
+"""Under `opentelemetry-instrument`, `fastapi.FastAPI` is a subclass whose spans hold the addresses of senders."""
 DRAIN_S: Final = 3.5
 """How long the end of a gateway waits for destinations; what they did not take stays in the spool."""
 
@@ -52,7 +56,7 @@ def create_app(in_force: Settings | None = None, *, shared: Path | None = None) 
     declared.load(in_force.hooks, Registry())  # said here, not at the first request
     announcement.prepare(in_force)
     gateway = Gateway(in_force, shared)
-    app = FastAPI(
+    app = _FASTAPI(
         title="caseyos-otel", lifespan=_lifespan, docs_url=None, redoc_url=None, openapi_url=None, telemetry=_SILENT
     )
     app.state.gateway = gateway
@@ -73,6 +77,14 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         await run_in_threadpool(gateway.stop, DRAIN_S)
 
 
+def _unready(gateway: Gateway) -> str:
+    try:
+        gateway.start()  # mounted, nobody else may have asked yet
+    except Refused as refused:
+        return str(refused)
+    return gateway.unready()
+
+
 def _add_operations(app: FastAPI, gateway: Gateway) -> None:
     """What an operator's machines ask: alive, ready, metrics."""
     admin = Bearer(gateway.settings.admin_token)
@@ -83,8 +95,7 @@ def _add_operations(app: FastAPI, gateway: Gateway) -> None:
 
     @app.get("/readyz")
     async def readyz() -> PlainTextResponse:
-        await run_in_threadpool(gateway.start)  # mounted, nobody else may have asked yet
-        reason = gateway.unready()
+        reason = await run_in_threadpool(_unready, gateway)
         return PlainTextResponse(f"{reason or 'ready'}\n", 503 if reason else 200)
 
     @app.get("/metrics")

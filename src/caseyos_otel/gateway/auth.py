@@ -1,4 +1,4 @@
-"""Who may send and who may look: two bearer tokens, and where a gateway without them may listen."""
+"""Who may send and who may look: two bearer tokens, where a gateway without them may listen, and whether it has a purpose."""
 
 from __future__ import annotations
 
@@ -47,6 +47,17 @@ def check_tokens(in_force: Settings) -> None:
         raise ConfigurationError(
             f"{' and '.join(TOKENS)} are the same: every sender could look at everything; make two tokens"
         )
+
+
+def check_destinations(in_force: Settings) -> None:
+    """Refuse to acknowledge what would go nowhere.
+
+    Raises:
+        ConfigurationError: no destination is on.
+    """
+    if not any(destination.on for destination in in_force.destinations()):
+        why = "; ".join(f"{destination.name}: {destination.why}" for destination in in_force.destinations())
+        raise ConfigurationError(f"the gateway takes nothing while no destination is on ({why})")
 
 
 def check_listening(host: str, in_force: Settings) -> None:

@@ -13,8 +13,9 @@ from caseyos_otel.events.model import Declaration, Problem
 from caseyos_otel.events.record import EventRecord
 from caseyos_otel.events.registry import registry
 from caseyos_otel.exporters.delivery import Delivery
-from caseyos_otel.gateway.forwarding import FORWARD, Forwarding
+from caseyos_otel.gateway.forwarding import SIGNALS, Forwarding
 from caseyos_otel.gateway.reading import spans_in
+from caseyos_otel.gateway.seen import Seen
 from caseyos_otel.otlp.decode import decode
 from caseyos_otel.pipeline import set_aside
 from caseyos_otel.pipeline.destinations import Destinations
@@ -25,6 +26,8 @@ from caseyos_otel.settings import Settings
 INTAKE: Final = "intake"
 """The delivery that sets aside what nobody declared, measures, writes the log and hands successes to Sentry's logs."""
 
+ROLE: Final = "gateway"
+"""Tells its directories in the spool and its status file from those of a service in the same process or place."""
 SET_ASIDE_FILL: Final = 0.75
 """Where no more undeclared events are accepted: the rest is for those that are accepted and not yet set aside."""
 
@@ -32,12 +35,15 @@ SET_ASIDE_FILL: Final = 0.75
 class GatewayDestinations(Destinations):
     """Every destination reads the spool. Nothing is evicted at its bound: the sender keeps what is refused."""
 
+    role = ROLE
+
     def __init__(self, settings: Settings, resource: Callable[[], Mapping[str, Any]], meter: Meter) -> None:
         self._measure = Measure(meter)
-        self.forwarding = Forwarding(settings)
+        self.forwarding = {signal: Forwarding(signal, settings) for signal in SIGNALS}
         super().__init__(settings, resource)
         self.spooling.spool.writer.make_room = lambda wanted: None
         self._fed = self.sinks()
+        self._seen = Seen()
         self._set_aside_full = self._is_set_aside_full()
 
     def append(self, series: str, frame: bytes) -> None:
@@ -64,16 +70,16 @@ class GatewayDestinations(Destinations):
 
     def _deliveries(self) -> list[Delivery]:
         intake = self._delivery(INTAKE, self._take, decode=self._read_first, local=True)
-        return [*super()._deliveries(), intake, *([self._forward()] if self.forwarding.on else [])]
+        return [*super()._deliveries(), intake, *(self._forward(way) for way in self.forwarding.values() if way.on)]
 
-    def _forward(self) -> Delivery:
+    def _forward(self, way: Any) -> Delivery:
         # It passes on bytes, not records: a delivery looks at no more than an id and a name.
-        through: Any = self.forwarding
-        return self._delivery(FORWARD, through.export, decode=through.read, set_aside=lambda passing, reason: None)
+        return self._delivery(way.name, way.export, decode=way.read, set_aside=lambda passing, reason: None)
 
     def close(self) -> None:
         """End the delivery threads and let the spool go."""
-        self.forwarding.close()
+        for way in self.forwarding.values():
+            way.close()
         super().close()
 
     def _read(self, frame: bytes) -> list[EventRecord]:
@@ -94,10 +100,14 @@ class GatewayDestinations(Destinations):
             if record.failure:  # before any success of its trace is asked about
                 self.table.keep(record.trace_id)
         for record in records:
+            if record.event_id in self._seen:  # sent again: tables and issues know it by its id, nothing else does
+                drops.count("duplicate", destination=INTAKE, event=record.declaration.name)
+                continue
             record.spooled = True
             self._measure(record)
             for _, sink in self._fed:
                 sink(record)
+            self._seen.add(record.event_id)
         self.after_batch()
 
 

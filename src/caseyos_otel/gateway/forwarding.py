@@ -5,83 +5,73 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from types import SimpleNamespace
-from typing import Any, Final
+from typing import Final
 
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 
-from caseyos_otel.exporters.otlp import post
+from caseyos_otel.exporters.otlp_transport import OtlpTransport, Signal
 from caseyos_otel.gateway.reading import spans_in
 from caseyos_otel.settings import Settings
 
-FORWARD: Final = "forward"
+SIGNALS: Final[tuple[Signal, ...]] = ("logs", "traces")
 
 
 class Passing:
     """Bytes of a request on their way. A delivery knows it by an id, and counts it under a name."""
 
-    def __init__(self, signal: str, request: bytes) -> None:
-        self.signal = signal
+    def __init__(self, signal: Signal, request: bytes) -> None:
         self.request = request
         self.event_id = hashlib.blake2b(request, digest_size=16).hexdigest()
         self.declaration = SimpleNamespace(name=signal)
 
 
 class Forwarding:
-    """Sends with the endpoint, headers, TLS and compression of OpenTelemetry's own variables, over HTTP."""
+    """One signal on its way, with the protocol, endpoint, headers, TLS and compression of OpenTelemetry's own variables.
 
-    def __init__(self, settings: Settings) -> None:
-        self.logs = goes_on(settings, "log")
-        self.traces = goes_on(settings, "trace")
-        self._exporters: dict[str, Any] = {}
+    Each signal has a delivery of its own: a receiver of spans that is away delays no log record, and repeats none.
+    """
 
-    @property
-    def on(self) -> bool:
-        """Whether anything goes anywhere."""
-        return self.logs or self.traces
+    def __init__(self, signal: Signal, settings: Settings) -> None:
+        self.on = goes_on(settings, signal)
+        self.name = f"forward-{signal}"
+        self._signal = signal
+        self._protocol = settings.logs_protocol if signal == "logs" else settings.traces_protocol
+        self._transport: OtlpTransport | None = None
 
     def read(self, frame: bytes) -> list[Passing]:
         """What of a frame goes on."""
         spans = spans_in(frame)
-        if spans is not None:
-            return [Passing("traces", spans)] if self.traces else []
-        others = without_events(frame) if self.logs else b""
+        if self._signal == "traces":
+            return [Passing("traces", spans)] if spans else []
+        others = without_events(frame) if spans is None else b""
         return [Passing("logs", others)] if others else []
 
     def export(self, passing: Sequence[Passing]) -> None:
-        """Send; requests of one signal are joined to one.
+        """Send, all as one request.
 
         Raises:
             Unavailable: nobody answered, or asked to try again.
             Rejected: the receiver refused a request.
         """
-        for signal in ("logs", "traces"):
-            if requests := [each.request for each in passing if each.signal == signal]:
-                post(self._exporter(signal), b"".join(requests))
+        if self._transport is None:
+            self._transport = OtlpTransport(self._signal, self._protocol)
+        self._transport.send(b"".join(each.request for each in passing))
 
     def close(self) -> None:
         """Give up a request that is being retried."""
-        for exporter in self._exporters.values():
-            exporter.shutdown()
-
-    def _exporter(self, signal: str) -> Any:
-        if signal not in self._exporters:
-            self._exporters[signal] = _connect(signal)
-        return self._exporters[signal]
+        if self._transport is not None:
+            self._transport.close()
 
 
-def goes_on(settings: Settings, signal: str) -> bool:
-    """Whether `log` or `trace` has an endpoint that is reached over HTTP, and no variable says `none`."""
-    chosen, endpoint, protocol = {
-        "log": (settings.otel_logs_exporter, settings.logs_endpoint, settings.logs_protocol),
-        "trace": (
-            settings.otel_traces_exporter,
-            settings.otlp_traces_endpoint or settings.otlp_endpoint,
-            settings.otlp_protocol,
-        ),
+def goes_on(settings: Settings, signal: Signal) -> bool:
+    """Whether a signal has an endpoint, and no variable says `none`."""
+    chosen, endpoint = {
+        "logs": (settings.otel_logs_exporter, settings.logs_endpoint),
+        "traces": (settings.otel_traces_exporter, settings.otlp_traces_endpoint or settings.otlp_endpoint),
     }[signal]
     off = settings.disabled or settings.otel_sdk_disabled or "none" in chosen
-    return bool(endpoint) and protocol != "grpc" and not off
+    return bool(endpoint) and not off
 
 
 def without_events(frame: bytes) -> bytes:
@@ -98,13 +88,3 @@ def without_events(frame: bytes) -> bytes:
         del scope_logs.log_records[:]
         scope_logs.log_records.extend(copies)
     return bytes(request.SerializeToString())
-
-
-def _connect(signal: str) -> Any:
-    if signal == "logs":
-        from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter
-
-        return OTLPLogExporter()
-    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-
-    return OTLPSpanExporter()

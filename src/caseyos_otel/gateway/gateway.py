@@ -10,9 +10,12 @@ from typing import Final
 
 from caseyos_otel import diagnostics
 from caseyos_otel.diagnostics import drops
+from caseyos_otel.errors import ConfigurationError
 from caseyos_otel.events import declared
 from caseyos_otel.events.registry import registry
-from caseyos_otel.gateway.destinations import GatewayDestinations
+from caseyos_otel.exporters.otlp_transport import Signal
+from caseyos_otel.gateway.auth import check_destinations
+from caseyos_otel.gateway.destinations import ROLE, GatewayDestinations
 from caseyos_otel.gateway.limits import Concurrency, Rate
 from caseyos_otel.gateway.metrics import Instruments
 from caseyos_otel.gateway.reading import Request, parse_logs, parse_traces, read_logs, read_traces
@@ -24,6 +27,8 @@ from caseyos_otel.spool.problem import FrameRefused, SpoolUnavailable
 
 FULL_RETRY_S: Final = 5
 """When a sender shall try again that was refused because the spool is full: a destination must come back first."""
+NOWHERE_RETRY_S: Final = 60
+"""The same where no destination is on: somebody must change the configuration first."""
 SYNC_EVERY_S: Final = 1.0
 ADOPT_EVERY_S: Final = 5.0
 SPANS_FILL: Final = 0.5
@@ -51,9 +56,14 @@ class Gateway:
 
         Raises:
             ConfigurationError: a file of declarations is wrong.
+            Refused: no destination is on. A service that this is mounted in goes on, and senders keep what they have.
         """
         if self.destinations is not None:
             return self.destinations
+        try:
+            check_destinations(self.settings)
+        except ConfigurationError as error:
+            raise Refused(UNAVAILABLE, str(error), NOWHERE_RETRY_S) from None
         with self._starting:
             if self.destinations is None:
                 registry.load_entry_points()
@@ -108,7 +118,8 @@ class Gateway:
     def write_status(self) -> None:
         """Leave what `doctor` reads."""
         if (made := self.destinations) is not None:
-            status.write(self.settings.state_dir, status.snapshot(0, made.deliveries, made.table.decisions, ()))
+            seen = status.snapshot(0, made.deliveries, made.table.decisions, (ROLE,))
+            status.write(self.settings.state_dir, seen, ROLE)
             self.instruments.leave()
 
     # -- requests ------------------------------------------------------------------------------------------------
@@ -120,9 +131,8 @@ class Gateway:
             Refused: nothing of it was taken.
         """
         destinations = self.start()
-        return self._accept(
-            "logs", read_logs(parse_logs(body), body, destinations.forwarding.logs, destinations.has_place)
-        )
+        forwarding = destinations.forwarding["logs"].on
+        return self._accept("logs", read_logs(parse_logs(body), body, forwarding, destinations.has_place, _is_declared))
 
     def traces(self, body: bytes) -> Request:
         """Take a request of spans: the events in them, and the spans themselves where they go anywhere.
@@ -131,14 +141,14 @@ class Gateway:
             Refused: nothing of it was acknowledged; what was taken of it is absorbed when it comes again.
         """
         destinations = self.start()
-        if destinations.forwarding.traces and destinations.fullness() >= SPANS_FILL:
+        forwarding = destinations.forwarding["traces"].on
+        if forwarding and destinations.fullness() >= SPANS_FILL:
             raise Refused(UNAVAILABLE, "the spool takes no spans now: the rest of it is for events", FULL_RETRY_S)
-        request = read_traces(parse_traces(body), body, _is_declared, destinations.forwarding.traces)
+        request = read_traces(parse_traces(body), body, _is_declared, forwarding)
         return self._accept("traces", request)
 
-    def _accept(self, signal: str, request: Request) -> Request:
+    def _accept(self, signal: Signal, request: Request) -> Request:
         destinations = self.start()
-        forwarding = destinations.forwarding
         for series, frame in request.frames:
             try:
                 destinations.append(series, frame)
@@ -148,7 +158,7 @@ class Gateway:
                 self._refused_at = time.monotonic()
                 diagnostics.error(f"requests are refused: {error}", key="gateway spool")
                 raise Refused(UNAVAILABLE, "the spool takes nothing now", FULL_RETRY_S) from None
-        if request.others and not (forwarding.logs if signal == "logs" else forwarding.traces):
+        if request.others and not destinations.forwarding[signal].on:
             drops.count("not_forwarded", request.others, event=signal)
         self.instruments.accepted(signal, request)
         return request

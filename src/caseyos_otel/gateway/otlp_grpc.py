@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
+from urllib.parse import unquote
 
 import grpc  # type: ignore[import-untyped]  # grpc has no types of its own
 from google.protobuf.any_pb2 import Any as AnyMessage  # type: ignore[import-untyped]  # nor has this
@@ -68,8 +69,8 @@ def _handler(gateway: Gateway, signal: str) -> Callable[[bytes, Any], Awaitable[
 
 
 def _client(peer: str) -> str:
-    """`ipv4:10.0.0.1:51234` without the port: a client is a host."""
-    return peer.rpartition(":")[0]
+    """The address in `ipv4:10.0.0.1:51234` or `ipv6:%5B::1%5D:51234`: a client is a host, whatever it speaks."""
+    return unquote(peer.partition(":")[2].rpartition(":")[0]).strip("[]")
 
 
 def _answer(signal: str, read: Read) -> bytes:

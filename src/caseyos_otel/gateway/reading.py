@@ -26,6 +26,8 @@ _UNUSABLE: Final = (
     f"event names have at most {LONGEST_NAME} characters, records at most {LARGEST_RECORD} bytes; an event that nobody"
     " declared is set aside only while there is room: declare it, then run `caseyos-otel spool replay`"
 )
+_NAME_ATTRIBUTE: Final = "event.name"
+"""Where an event's name stood before log records had a field for it (semantic conventions, registry, "Event")."""
 _SPANS_FIELD: Final = 15
 """`ExportLogsServiceRequest` has no such field: a decoder of log frames sees a request without records."""
 _SPANS_TAG: Final = wire.tag(_SPANS_FIELD, wire.LENGTH)
@@ -67,27 +69,29 @@ def read_logs(
     body: bytes,
     forwarding: bool,
     has_place: Callable[[str], bool] = lambda name: True,
+    declared: Callable[[str], bool] = lambda name: False,
 ) -> Request:
-    """A request of log records. Its own bytes are the frame, unless a record in it cannot be used.
+    """A request of log records. Its own bytes are the frame, unless a record in it cannot be used, or is named by attribute.
 
     `forwarding`: whether records without an event name go anywhere; else they are only counted. `has_place`: whether an
-    event of this name can be kept.
+    event of this name can be kept. `declared`: whether an attribute with this name makes a record an event.
     """
     _check_number(sum(len(scope.log_records) for of_one in request.resource_logs for scope in of_one.scope_logs))
     names = _event_names(request)
-    unusable = {name for name in names if len(name) > LONGEST_NAME or (name and not has_place(name))}
-    rejected, why = 0, ""
-    if unusable or len(body) > LARGEST_RECORD:
-        rejected = _remove(request, unusable)
-    if rejected:
-        why = _UNUSABLE
+    renamed = "" in names and _NAME_ATTRIBUTE.encode() in body and _name_by_attribute(request, declared)
+    if renamed:
         names = _event_names(request)
-    if rejected or body.startswith(_SPANS_TAG):  # a field that logs do not have, and that marks our frames of spans
+    unusable = {name for name in names if len(name) > LONGEST_NAME or (name and not has_place(name))}
+    rejected = _remove(request, unusable) if unusable or len(body) > LARGEST_RECORD else 0
+    if rejected:
+        names = _event_names(request)
+    # our frames of spans are marked by a field that logs do not have
+    if rejected or renamed or body.startswith(_SPANS_TAG):
         request.DiscardUnknownFields()
         body = bytes(request.SerializeToString())
     others = names.pop("", 0)
     frames = ((REQUESTS, body),) if names or (others and forwarding) else ()
-    return Request(frames, names, others, rejected, why)
+    return Request(frames, names, others, rejected, _UNUSABLE if rejected else "")
 
 
 def _check_number(records: int) -> None:
@@ -97,6 +101,21 @@ def _check_number(records: int) -> None:
 
 def _event_names(request: ExportLogsServiceRequest) -> Counter[str]:
     return Counter([r.event_name for rl in request.resource_logs for sl in rl.scope_logs for r in sl.log_records])
+
+
+def _name_by_attribute(request: ExportLogsServiceRequest, declared: Callable[[str], bool]) -> bool:
+    """Give records the event name that an attribute says, if it is declared; whether there was one."""
+    found = False
+    for record in (r for rl in request.resource_logs for sl in rl.scope_logs for r in sl.log_records):
+        name = "" if record.event_name else _old_name(record)
+        if name and declared(name):
+            record.event_name = name
+            found = True
+    return found
+
+
+def _old_name(record: LogRecord) -> str:
+    return next((a.value.string_value for a in record.attributes if a.key == _NAME_ATTRIBUTE), "")
 
 
 def _remove(request: ExportLogsServiceRequest, names: set[str]) -> int:

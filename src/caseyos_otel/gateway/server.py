@@ -14,7 +14,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
-import grpc  # type: ignore[import-untyped]  # grpc has no types of its own
 import uvicorn
 from fastapi import FastAPI
 from uvicorn.supervisors import Multiprocess
@@ -25,9 +24,10 @@ from caseyos_otel.errors import ConfigurationError
 from caseyos_otel.events import declared
 from caseyos_otel.events.registry import Registry
 from caseyos_otel.gateway import app as application
-from caseyos_otel.gateway.auth import check_listening, check_tokens
+from caseyos_otel.gateway.auth import check_destinations, check_listening, check_tokens
 from caseyos_otel.gateway.otlp_grpc import GRACE_S, create_server
 from caseyos_otel.gateway.timers import Timer, Work
+from caseyos_otel.gateway.tls import check_tls, grpc_credentials
 from caseyos_otel.pipeline import announcement
 
 STOP_S: Final = 3
@@ -56,12 +56,14 @@ def serve(listening: Listening) -> int:
     """Serve until a signal ends it; the exit code.
 
     Raises:
-        ConfigurationError: it would listen unprotected or where something else listens, or a declaration is wrong.
+        ConfigurationError: it would listen unprotected or where something else listens, or a file is wrong.
     """
     in_force = settings.load()
     announcement.prepare(in_force)
     check_tokens(in_force)
+    check_destinations(in_force)
     check_listening(listening.host, in_force)
+    check_tls(listening.certificate, listening.key, listening.client_ca)
     declared.load(in_force.hooks, Registry())  # what no worker would start with is said once, here
     opened = _bind(listening.host, listening.port)
     if listening.grpc_port:  # each worker opens it for itself; what stands in the way is said here
@@ -129,20 +131,13 @@ def _end_without(parent: int) -> None:
 async def _with_grpc(listening: Listening, inner: Any, app: FastAPI) -> AsyncIterator[None]:
     async with inner(app):
         address = f"{_bracketed(listening.host)}:{listening.grpc_port}"
-        server = create_server(app.state.gateway, address, _credentials(listening))
+        credentials = grpc_credentials(listening.certificate, listening.key, listening.client_ca)
+        server = create_server(app.state.gateway, address, credentials)
         await server.start()
         try:
             yield
         finally:
             await server.stop(GRACE_S)
-
-
-def _credentials(listening: Listening) -> Any:
-    if listening.certificate is None or listening.key is None:
-        return None
-    pair = (listening.key.read_bytes(), listening.certificate.read_bytes())
-    ca = None if listening.client_ca is None else listening.client_ca.read_bytes()
-    return grpc.ssl_server_credentials([pair], ca, require_client_auth=ca is not None)
 
 
 def _bind(host: str, port: int) -> socket.socket:

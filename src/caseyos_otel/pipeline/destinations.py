@@ -47,12 +47,15 @@ Asked = list[tuple[Delivery, int]]
 class Destinations:
     """Makes the destinations that are on. `resource` gives the resource attributes of this process, when asked."""
 
+    role = ""
+    """Of this process in the spool: see `Spool`."""
+
     def __init__(self, settings: Settings, resource: Callable[[], Mapping[str, Any]]) -> None:
         self._settings = settings
         self._resource = resource
         key = load_key(settings.pii_key, settings.state_dir / "pii.key")
         self.disclosure = Disclosure(Pseudonyms(key), frozenset(settings.pii_plain))
-        self.spooling = Spooling(settings, resource)
+        self.spooling = Spooling(settings, resource, self.role)
         ratio = settings.success_ratio if settings.sampling != "off" else 1.0
         self.table = TraceTable(
             ratio,

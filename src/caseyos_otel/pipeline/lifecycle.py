@@ -127,7 +127,8 @@ def initialize(in_force: Settings, **kwargs: Any) -> None:
 
 def _otlp_exporter(in_force: Settings, signal: str) -> str:
     """The stock exporter's name: `otlp` alone would mean gRPC where no variable says so, and ours is HTTP."""
-    protocol = in_force.logs_protocol if signal == "log" else in_force.otlp_protocol
+    own = {"log": in_force.logs_protocol, "trace": in_force.traces_protocol}
+    protocol = own.get(signal, in_force.otlp_protocol)
     return "otlp_proto_grpc" if protocol == "grpc" else _otel.OTLP_EXPORTER
 
 

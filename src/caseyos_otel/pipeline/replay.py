@@ -21,6 +21,7 @@ from caseyos_otel.otlp.encode import RequestEncoder
 from caseyos_otel.pipeline import announcement, set_aside
 from caseyos_otel.settings import Settings
 from caseyos_otel.spool import quarantine
+from caseyos_otel.spool.adopt import REPLAY
 from caseyos_otel.spool.problem import Problem
 from caseyos_otel.spool.segment import Record, scan
 from caseyos_otel.spool.space import FAILURES, OUTCOMES, Space
@@ -95,6 +96,7 @@ class _Back:
     @contextmanager
     def _writer(self, destination: str) -> Iterator[SpoolWriter]:
         writer = SpoolWriter(self._root, space=self._space, on_problem=_told)
+        writer.role = REPLAY
         writer.wait_for([destination] if destination else self._on)
         try:
             yield writer

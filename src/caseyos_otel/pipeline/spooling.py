@@ -28,15 +28,15 @@ a large one did not, and nobody wants to read of each."""
 
 
 class Spooling:
-    """`resource` gives the resource attributes of this process, when asked."""
+    """`resource` gives the resource attributes of this process, when asked. `role` is its role in the spool: see `Spool`."""
 
-    def __init__(self, settings: Settings, resource: Callable[[], Mapping[str, Any]]) -> None:
+    def __init__(self, settings: Settings, resource: Callable[[], Mapping[str, Any]], role: str = "") -> None:
         self._synced = settings.spool_sync == "interval"
         self._resource = resource
         self._encoder: RequestEncoder | None = None
         self._refused_at: float | None = None
         self._readers: list[str] = []
-        self.spool = Spool(settings.spool_path, max_bytes=settings.spool_max_bytes, on_problem=_problem)
+        self.spool = Spool(settings.spool_path, max_bytes=settings.spool_max_bytes, on_problem=_problem, role=role)
         self.set_aside = SetAside(settings.spool_path, lambda record: self._frames().encode([record]))
         disk = type_of(settings.spool_path)
         self.ephemeral_disk = disk if is_ephemeral(disk) else None

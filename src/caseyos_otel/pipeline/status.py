@@ -47,11 +47,14 @@ def snapshot(
     }
 
 
-def write(state_dir: Path, status: Mapping[str, Any]) -> None:
-    """Replace this process's status file in one step, and remove those that nobody has written for an hour."""
+def write(state_dir: Path, status: Mapping[str, Any], role: str = "") -> None:
+    """Replace this process's status file in one step, and remove those that nobody has written for an hour.
+
+    `role`: for a gateway in a service's process, which has a file of its own.
+    """
     folder = state_dir / FOLDER
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path = folder / f"{os.getpid()}.json"
+    path = folder / f"{'-'.join(filter(None, (str(os.getpid()), role)))}.json"
     fresh = path.with_suffix(".new")
     fresh.write_text(json.dumps(status), "utf-8")
     fresh.replace(path)

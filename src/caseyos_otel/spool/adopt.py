@@ -20,12 +20,18 @@ from caseyos_otel.spool.wakeup import Wakeup
 from caseyos_otel.spool.writer import SEGMENT_BYTES, SpoolWriter
 
 _DESTINATION: Final = re.compile(r"[a-z0-9][a-z0-9_-]*")
+REPLAY: Final = "replay"
+"""Role of what puts back what was set aside."""
 _LEAVE_TO_OTHERS: Final = 60.0
 """Seconds before a directory that holds nothing for this process's destinations is looked at again."""
 
 
 class Spool:
-    """What one process owns of the spool. Starts no thread: `adopt` and `writer.sync` want a periodic caller."""
+    """What one process owns of the spool. Starts no thread: `adopt` and `writer.sync` want a periodic caller.
+
+    `role`: with one, it adopts only what processes of the same role left, or a replay; without, what anybody left. A
+    gateway writes its log lines out of the spool, a service wrote them before: a gateway would write a service's twice.
+    """
 
     def __init__(
         self,
@@ -35,12 +41,14 @@ class Spool:
         segment_bytes: int = SEGMENT_BYTES,
         max_bytes: int = MAX_BYTES,
         abandon_after: float = ABANDON_AFTER,
+        role: str = "",
     ) -> None:
         self.directory = directory
         self.space = Space(directory, max_bytes)
         self._segment_bytes = min(segment_bytes, max(max_bytes // 16, 1))
         self.writer = SpoolWriter(directory, segment_bytes=self._segment_bytes, space=self.space, on_problem=on_problem)
         self.writer.make_room = self._evict_failures
+        self.writer.role = self._role = role
         self._on_problem = on_problem
         self._abandon_after = abandon_after
         self._readers: dict[str, SpoolReader] = {}
@@ -150,9 +158,12 @@ class Spool:
         return [
             path
             for entry in entries
-            if entry.name != quarantine.NAME and entry.is_dir(follow_symlinks=False)
+            if entry.name != quarantine.NAME and self._may_adopt(entry.name) and entry.is_dir(follow_symlinks=False)
             if (path := self.directory / entry.name) not in owned and path not in self._not_before
         ]
+
+    def _may_adopt(self, name: str) -> bool:
+        return not self._role or name.startswith((f"{self._role}-", f"{REPLAY}-"))
 
     def _adopt(self, path: Path) -> bool:
         directory = self._take(path)

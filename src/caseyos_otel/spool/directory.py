@@ -1,6 +1,6 @@
 """One directory of segments whose lock this process holds: its own, or one that a dead process left.
 
-In ``<spool>/<random id>/`` lie
+In ``<spool>/<random id>/``, or ``<role>-<random id>/``, lie
 
 - ``lock``, held by the owner;
 - ``destinations``, one name a line: whom each segment waits for;
@@ -44,10 +44,10 @@ class SegmentDirectory:
     # -- whose it is ---------------------------------------------------------------------------------------------
 
     @classmethod
-    def create(cls, root: Path, written_size: WrittenSize, on_problem: OnProblem) -> Self:
-        """A new directory, mode 0700, locked. Raises OSError."""
+    def create(cls, root: Path, written_size: WrittenSize, on_problem: OnProblem, role: str = "") -> Self:
+        """A new directory, mode 0700, locked; its name begins with the role of its process. Raises OSError."""
         while True:
-            path = root / uuid4().hex
+            path = root / "-".join(filter(None, (role, uuid4().hex)))
             path.mkdir(mode=0o700)
             try:
                 fd = lock.acquire(path, create=True)

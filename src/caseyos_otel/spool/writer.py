@@ -44,6 +44,8 @@ class SpoolWriter:
         self.space = space or Space(directory)
         self.make_room: Callable[[int], object] = lambda wanted: None
         """Called with the bytes that are too many, before an append is refused for them."""
+        self.role = ""
+        """What this process is: begins the name of its directory."""
         self._segment_bytes = segment_bytes
         self._on_problem = on_problem
         self._destinations: frozenset[str] = frozenset()
@@ -280,7 +282,7 @@ class SpoolWriter:
     def _own_directory(self) -> SegmentDirectory:
         if self._own is None:
             prepare(self.directory)
-            made = SegmentDirectory.create(self.directory, self.written_size, self._on_problem)
+            made = SegmentDirectory.create(self.directory, self.written_size, self._on_problem, self.role)
             made.wait_for(self._destinations)
             self._unsynced.add(self.directory)
             if self._own is not None:  # a signal handler was here in between

@@ -17,6 +17,7 @@ from caseyos_otel.errors import Rejected, Unavailable
 from caseyos_otel.events.record import EventRecord
 from caseyos_otel.events.registry import registry
 from caseyos_otel.exporters import delivery as deliveries
+from caseyos_otel.exporters import owed
 from caseyos_otel.exporters.delivery import Delivery
 from caseyos_otel.otlp.decode import decode
 from caseyos_otel.otlp.encode import RequestEncoder
@@ -336,7 +337,7 @@ def test_a_record_that_makes_the_same_mistake_again_and_again_is_set_aside_and_t
 def test_memory_is_bounded_and_the_oldest_goes_first(
     rig: Rig, destination: Destination, dropped: Callable[[str], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(deliveries, "MEMORY", 5)
+    monkeypatch.setattr(owed, "MEMORY", 5)
     delivery = rig.deliver_to(destination)
     offer(delivery, *map(str, range(8)))
     assert delivery.waiting == 5

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 
 from caseyos_otel.events.registry import registry
 from caseyos_otel.gateway.forwarding import without_events
@@ -54,3 +55,18 @@ def test_a_frame_of_spans_has_no_log_records_for_a_decoder_of_logs() -> None:
     read_ = read_traces(request, body, lambda name: False, forwarding=True)
     ((series, frame),) = read_.frames
     assert (series, spans_in(frame), decode(frame, registry)) == (SPANS, body, [])
+
+
+def test_a_declared_name_in_the_old_attribute_makes_a_record_an_event_and_no_other_does() -> None:
+    request = ExportLogsServiceRequest()
+    scope = request.resource_logs.add().scope_logs.add()
+    for field, attribute in (("", "acme.known"), ("", "acme.other"), ("acme.field", "acme.known"), ("", "")):
+        named = [KeyValue(key="event.name", value=AnyValue(string_value=attribute))] if attribute else []
+        scope.log_records.add(event_name=field, attributes=named)
+    body = request.SerializeToString()
+    read_ = read_logs(parse_logs(body), body, True, declared=lambda name: name == "acme.known")
+    assert (read_.names, read_.others, read_.rejected) == ({"acme.known": 1, "acme.field": 1}, 2, 0)
+    ((series, frame),) = read_.frames
+    assert series == REQUESTS
+    found = parse_logs(frame).resource_logs[0].scope_logs[0].log_records
+    assert [record.event_name for record in found] == ["acme.known", "", "acme.field", ""]

@@ -47,6 +47,12 @@ def test_one_file_a_process_replaced_in_one_step_and_read_back(tmp_path: Path) -
     assert [path.name for path in (tmp_path / status.FOLDER).iterdir()] == [f"{os.getpid()}.json"]
 
 
+def test_a_gateway_in_the_same_process_has_a_file_of_its_own(tmp_path: Path) -> None:
+    status.write(tmp_path, {"n": 1})
+    status.write(tmp_path, {"n": 2}, "gateway")
+    assert [seen["n"] for seen in status.read_all(tmp_path)] == [2, 1]
+
+
 def test_files_that_nobody_wrote_for_an_hour_go_and_fresh_ones_stay(tmp_path: Path) -> None:
     folder = tmp_path / status.FOLDER
     folder.mkdir()

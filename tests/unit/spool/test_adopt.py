@@ -48,6 +48,21 @@ def test_a_living_process_keeps_its_directory(make_spool: MakeSpool) -> None:
     assert living.reader("outcomes").read().frames == [b"mine"]
 
 
+def test_a_gateway_adopts_what_gateways_and_replays_left_and_a_service_what_anybody_left(
+    make_spool: MakeSpool, crash: Crash
+) -> None:
+    for role in ("", "gateway", "replay"):
+        dead = make_spool("outcomes", role=role)
+        dead.writer.append("outcomes", b"frame")
+        crash(dead)
+    gateway, service = make_spool("outcomes", role="gateway"), make_spool("outcomes")
+    assert gateway.adopt() == 2
+    assert {d.path.name.rpartition("-")[0] for d in gateway.directories()} == {"gateway", "replay"}
+    assert service.adopt() == 1
+    gateway.close()
+    assert service.adopt() == 2
+
+
 def test_what_is_adopted_and_not_delivered_is_left_for_the_next(
     make_spool: MakeSpool, drain: Drain, left: Callable[..., None]
 ) -> None:

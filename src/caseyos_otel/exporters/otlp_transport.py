@@ -1,0 +1,105 @@
+"""OTLP request bytes on their way, by the stock exporters' own connections: HTTP or gRPC."""
+
+from __future__ import annotations
+
+from typing import Any, Final, Literal
+
+from caseyos_otel import _otel
+from caseyos_otel.errors import Rejected, Unavailable
+
+Signal = Literal["logs", "traces"]
+_POISON: Final = frozenset({400, 413, 422})
+"""What a receiver answers to the records themselves. A wrong address or token (401, 403, 404) is mended, and they wait."""
+_POISON_CODES: Final = frozenset({"INVALID_ARGUMENT", "RESOURCE_EXHAUSTED"})
+"""The same over gRPC. RESOURCE_EXHAUSTED is a size unless RetryInfo comes with it (OTLP specification, "OTLP/gRPC Response")."""
+
+
+class OtlpTransport:
+    """Sends requests of one signal with the endpoint, headers, TLS and compression of OpenTelemetry's own variables.
+
+    `protocol` is `http/protobuf` or `grpc`. Made in the thread that sends: it imports the stock exporter.
+    """
+
+    def __init__(self, signal: Signal, protocol: str) -> None:
+        self._grpc = protocol == "grpc"
+        self._signal = signal
+        self._closed = False
+        self._exporter = self._connect()
+
+    def _connect(self) -> Any:
+        return _grpc_exporter(self._signal) if self._grpc else _http_exporter(self._signal)
+
+    def send(self, request: bytes) -> None:
+        """Send one request; requests joined one behind the other are one.
+
+        Raises:
+            Unavailable: nobody answered, or asked to try again.
+            Rejected: the receiver refused the request for what it is.
+        """
+        (self._call if self._grpc else self._post)(request)
+
+    def let_retry(self, allowed: bool) -> None:
+        """Whether a request that failed is tried again before `send` raises Unavailable; over gRPC none is."""
+        if not self._grpc:
+            _otel.let_retry(self._exporter, allowed)
+
+    def close(self) -> None:
+        """Give up a request that is on its way."""
+        self._closed = True
+        self._exporter.shutdown()
+
+    def _post(self, request: bytes) -> None:
+        delivered, status = _otel.post_otlp(self._exporter, request)
+        if delivered:
+            return
+        if status in _POISON:
+            raise Rejected(f"HTTP {status}")
+        raise Unavailable("no answer" if status is None else f"HTTP {status}")
+
+    def _call(self, request: bytes) -> None:
+        delivered, code, details = _otel.call_otlp(self._exporter, self._signal, request)
+        if delivered:
+            return
+        retry_after_s = _retry_after(details)
+        if code in _POISON_CODES and retry_after_s is None:
+            raise Rejected(f"gRPC {code}")
+        if code == "UNAVAILABLE" and not self._closed:
+            # as the stock exporter does: a channel waits up to two minutes before it looks for its receiver again
+            self._exporter.shutdown()
+            self._exporter = self._connect()
+        raise Unavailable(f"gRPC {code}", retry_after_s)
+
+
+def _retry_after(details: bytes) -> float | None:
+    """Seconds of the RetryInfo in an error's `google.rpc.Status`."""
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # protobuf has no types of its own
+    from google.rpc.error_details_pb2 import RetryInfo  # type: ignore[import-untyped]  # nor has this
+    from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]  # nor has this
+
+    retry = RetryInfo()
+    try:
+        if any(detail.Unpack(retry) for detail in Status.FromString(details).details):
+            return float(retry.retry_delay.seconds + retry.retry_delay.nanos / 1e9)
+    except DecodeError:  # a receiver's mistake
+        pass
+    return None
+
+
+def _http_exporter(signal: Signal) -> Any:
+    if signal == "logs":
+        from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter
+
+        return OTLPLogExporter()
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+
+    return OTLPSpanExporter()
+
+
+def _grpc_exporter(signal: Signal) -> Any:
+    if signal == "logs":
+        from opentelemetry.exporter.otlp.proto.grpc._log_exporter import OTLPLogExporter
+
+        return OTLPLogExporter()
+    from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+
+    return OTLPSpanExporter()
