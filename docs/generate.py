@@ -5,15 +5,16 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from caseyos_otel.environment_variables import VARIABLES
 from caseyos_otel.events import schema
-from caseyos_otel.settings import VARIABLES
 
 HERE = Path(__file__).parent
 HEAD = """# Configuration
 
-Made from `src/caseyos_otel/settings.py` by `make docs`. Everything has a default. OpenTelemetry's and Sentry's own variables
-win where they exist. A secret or a URL can also be given as a file: `<NAME>_FILE` is its path. `caseyos_otel.configure()` takes
-the names of the last column as keywords. A value that is not accepted is reported once at start, and the default holds.
+Made from `src/caseyos_otel/environment_variables.py` by `make docs`. Everything has a default. OpenTelemetry's and
+Sentry's own variables win where they exist. A secret or a URL can also be given as a file: `<NAME>_FILE` is its path.
+`caseyos_otel.configure()` takes the names of the last column as keywords. A value that is not accepted is reported
+once at start, and the default holds.
 
 | variable | default | accepts | what it does | `configure()` |
 |---|---|---|---|---|

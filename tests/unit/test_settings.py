@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from caseyos_otel.settings import VARIABLE_BY_ATTRIBUTE, VARIABLES, Settings, Variable, load
+from caseyos_otel.environment_variables import VARIABLE_BY_ATTRIBUTE, VARIABLES, Variable
+from caseyos_otel.settings import Settings, load
 
 DSN = "https://public@sentry.example/1"
 FROM_THE_PROCESS = {"sources", "problems", "platform"}

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any, Final, TypedDict
 
 from caseyos_otel import settings
+from caseyos_otel.environment_variables import VARIABLES, Variable
 from caseyos_otel.errors import CaseyosOtelError, Unavailable
 from caseyos_otel.pipeline import announcement, status
-from caseyos_otel.settings import VARIABLES, Settings, Variable
+from caseyos_otel.settings import Settings
 
 _TIMEOUT_S: Final = 5.0
 

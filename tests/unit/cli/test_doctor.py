@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from caseyos_otel.cli import checkup
+from caseyos_otel.environment_variables import VARIABLES
 from caseyos_otel.pipeline import status
-from caseyos_otel.settings import VARIABLES
 from tests.integration.otlp_receiver import GrpcReceiver, OtlpReceiver
 from tests.integration.sentry_receiver import SentryReceiver
 from tests.unit.cli.conftest import Ran, Run
