@@ -61,6 +61,7 @@ class Newest(Generic[V]):
     def add(self, trace_id: int, value: V) -> None:
         """Remember this of the trace; the oldest is forgotten where there is no room."""
         self._values[trace_id] = value
+        self._values.move_to_end(trace_id)  # it may have been told of before
         if len(self._values) > self._size:
             self._values.popitem(last=False)
 
