@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import entry_points
@@ -15,7 +17,7 @@ from opentelemetry.trace import TraceFlags
 
 from caseyos_otel.sampling import probability
 from tests.e2e.receiver import OtlpReceiver, Sentry, Span
-from tests.e2e.service import STOCK_DISTRO, Server, environment, run
+from tests.e2e.service import INSTRUMENT, STOCK_DISTRO, Server, environment, run, wait_for
 from tests.ports import free_port
 
 SERVICE = """
@@ -224,3 +226,94 @@ def test_a_forked_child_has_traces_of_its_own_and_the_parent_keeps_its_own(metho
     assert names(receiver.spans) == expected
     reasons = {span.name: span.attributes["caseyos.sampling.reason"] for span in receiver.spans}
     assert reasons == dict.fromkeys(expected, "probability") | {"the child's": "error"}
+
+
+PRELOADED = """
+from opentelemetry import trace
+from caseyos_otel import track
+
+tracer = trace.get_tracer("service")
+waiting = tracer.start_span("loading")
+tracer.start_span("loaded", trace.set_span_in_context(waiting)).end()
+
+
+def app(environ, start_response):
+    with tracer.start_as_current_span("request") as root:
+        with tracer.start_as_current_span("work"):
+            if environ["PATH_INFO"] == "/event":
+                track("circuit_breaker_opened", service="hubspot", failure_count=5, threshold=5)
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [format(root.get_span_context().trace_id, "032x").encode()]
+"""
+
+
+def test_workers_of_a_preloading_gunicorn_keep_their_own_failures_and_only_the_parent_what_was_loaded(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "service.py").write_text(PRELOADED)
+    port = free_port()
+    command = ["gunicorn", "service:app", "--preload", "-w", "2", "--threads", "2", "-b", f"127.0.0.1:{port}"]
+    with OtlpReceiver() as receiver:
+        env = environment(tmp_path / "state", OTEL_EXPORTER_OTLP_ENDPOINT=receiver.endpoint)
+        with Server(command, env, tmp_path, port, tmp_path / "log") as server, ThreadPoolExecutor(4) as pool:
+            answers = list(pool.map(server.get, ["/fine", "/event"] * 40))
+            assert server.stop() == 0, server.output()
+    asked = [Asked(trace_id, how, "") for trace_id, how in zip(answers, ["fine", "event"] * 40, strict=True)]
+    loaded = [span for span in receiver.spans if span.name == "loaded"]
+    served = {trace_id: spans for trace_id, spans in receiver.traces.items() if trace_id in answers}
+    assert set(served) == {request.trace_id for request in asked if is_kept(request)}
+    assert {tuple(names(spans)) for spans in served.values()} == {("request", "work")}
+    assert len(loaded) <= 1  # once or, by its randomness, not at all
+    assert len(receiver.spans) == 2 * len(served) + len(loaded)
+
+
+TASKS = """
+import os
+from celery import Celery
+from opentelemetry import trace
+from caseyos_otel import track
+
+here = os.environ["BROKER_DIR"]
+app = Celery("tasks", broker="filesystem://")
+app.conf.broker_transport_options = {
+    "data_folder_in": here + "/in", "data_folder_out": here + "/in", "control_folder": here + "/control",
+}
+tracer = trace.get_tracer("service")
+
+@app.task
+def work(number):
+    with tracer.start_as_current_span(f"task {number}"):
+        with tracer.start_as_current_span("inner"):
+            pass
+        if number % 2:
+            track("circuit_breaker_opened", service="hubspot", failure_count=5, threshold=5)
+    (open(f"{here}/done-{number}", "w")).close()
+
+if __name__ == "__main__":
+    for number in range(6):
+        work.delay(number)
+"""
+
+
+def test_failures_of_celery_s_prefork_processes_are_kept_whole(tmp_path: Path) -> None:
+    """Each process does one task and is replaced."""
+    for folder in ("in", "control"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "tasks.py").write_text(TASKS)
+    command = ["celery", "-A", "tasks", "worker", "-c", "2", "--max-tasks-per-child", "1", "--without-mingle"]
+    with OtlpReceiver() as receiver, (tmp_path / "log").open("w") as log:
+        settings = {"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.endpoint, "CASEYOS_OTEL_SUCCESS_RATIO": "0"}
+        env = environment(tmp_path / "state", BROKER_DIR=str(tmp_path), **settings)
+        subprocess.run([sys.executable, "tasks.py"], cwd=tmp_path, env=env, check=True, timeout=60)
+        worker = subprocess.Popen([INSTRUMENT, *command], cwd=tmp_path, env=env, stdout=log, stderr=log)
+        try:
+            wait_for(lambda: len([*tmp_path.glob("done-*")]) == 6, "not all tasks are done", timeout_s=60)
+            worker.terminate()
+            worker.wait(timeout=30)
+        finally:
+            worker.kill()
+    assert sorted(tuple(names(spans)) for spans in receiver.traces.values()) == [
+        ("inner", "task 1"),
+        ("inner", "task 3"),
+        ("inner", "task 5"),
+    ]

@@ -252,6 +252,9 @@ def test_logs_are_those_of_kept_traces_all_of_one_or_none(tmp_path: Path) -> Non
     assert {span.trace_id for span in sentry.spans} == kept
     assert Counter(log["trace_id"] for log in sentry.logs) == dict.fromkeys(kept, 3)
     assert {log["attributes"]["event"] for log in sentry.logs} == {"signal_received"}
+    told = {log["trace_id"]: log["attributes"]["sampling.threshold"] for log in sentry.logs}
+    assert told == dict.fromkeys(by_id, probability.encode_threshold(threshold)) | dict.fromkeys(failed, "0")
+    assert {log["attributes"]["caseyos.sampling.kept"] for log in sentry.logs} == {True}
     assert {event["contexts"]["trace"]["trace_id"] for event in sentry.events} == failed
     assert len(sentry.events) == len(failed)
     assert {event["release"] for event in sentry.events} == {"its own"}

@@ -61,6 +61,7 @@ class Newest(Generic[V]):
     def add(self, trace_id: int, value: V) -> None:
         """Remember this of the trace; the oldest is forgotten where there is no room."""
         self._values[trace_id] = value
+        self._values.move_to_end(trace_id)  # it may have been told of before
         if len(self._values) > self._size:
             self._values.popitem(last=False)
 
@@ -82,8 +83,6 @@ class Memory:
         self._dropped = DroppedTraces(8 * size)
         self._stated: Newest[int | None] = Newest(size)
         self._by_chance = by_chance
-        self.add_dropped: Final = self._dropped.add
-        """The same for a trace that is known to be dropped, as nearly every one: without a call in between."""
 
     def add(self, trace_id: int, decision: Decision) -> None:
         """Remember what was decided; the last word counts."""

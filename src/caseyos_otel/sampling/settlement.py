@@ -47,7 +47,6 @@ class Settlement:
     ) -> None:
         self._decide = decide
         self._by_chance: Final = by_chance
-        self._dropped_by_chance: Final = by_chance.dropped
         self._max_traces = max_traces
         self._max_age_s = max_age_s
         self._clock = clock
@@ -65,7 +64,7 @@ class Settlement:
         self.trace_room.clear()
         self.outbox = Outbox()
         self.memory = Memory(self._max_traces, self._by_chance)
-        self.tally = Tally(self._dropped_by_chance)
+        self.tally = Tally()
 
     @property
     def has_span_route(self) -> bool:
@@ -203,12 +202,8 @@ class Settlement:
             self.room.leave(self.outbox.spill(self.room.standing))
 
     def _remember(self, trace_id: int, decision: Decision) -> None:
-        if decision is self._dropped_by_chance:
-            self.tally.dropped_by_chance += 1
-            self.memory.add_dropped(trace_id)
-        else:
-            self.tally.decided(decision)
-            self.memory.add(trace_id, decision)
+        self.tally.decisions[decision.keep, decision.reason] += 1
+        self.memory.add(trace_id, decision)
 
 
 def _explained(decision: Decision, cause: str, *, incomplete: bool) -> Decision:

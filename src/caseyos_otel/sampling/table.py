@@ -282,7 +282,7 @@ class TraceTable:
     def decisions(self) -> dict[tuple[bool, str], int]:
         """How many decisions kept (True) or dropped (False) a trace, by reason; `late_error` is a second one."""
         with self._turns.lock:
-            return self._settlement.tally.decisions
+            return dict(self._settlement.tally.decisions)
 
     @property
     def evictions(self) -> dict[str, int]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter, deque
 from typing import Final
 
-from caseyos_otel.sampling.decision import Decision
 from caseyos_otel.sampling.outbox import Losses
 from caseyos_otel.sampling.trace import SPANS
 
@@ -21,28 +20,17 @@ class Tally:
         losses: Items dropped since `take`, by (destination, event name); `lost_spans` of them apart, as they are most.
         durations: Seconds from a trace's first span to its decision, since `take`; the last 10,000.
         times: Whether somebody wants durations.
-        dropped_by_chance: Traces that nothing but their randomness dropped, as nearly every one: a number, not a key.
+        decisions: How many decisions kept (True) or dropped (False) a trace, by reason.
     """
 
-    def __init__(self, by_chance: Decision) -> None:
-        self._by_chance = by_chance
-        self.dropped_by_chance = 0
-        self._decisions: Counter[tuple[bool, str]] = Counter()
+    def __init__(self) -> None:
+        self.decisions: Counter[tuple[bool, str]] = Counter()
         self.evictions: Counter[str] = Counter()
         self.late: Counter[bool] = Counter()
         self.losses: Losses = Counter()
         self.lost_spans = 0
         self.durations: deque[float] = deque(maxlen=_MOST_DURATIONS)
         self.times = False
-
-    def decided(self, decision: Decision) -> None:
-        """One trace was decided, not by chance to be dropped."""
-        self._decisions[decision.keep, decision.reason] += 1
-
-    @property
-    def decisions(self) -> dict[tuple[bool, str], int]:
-        """How many decisions kept (True) or dropped (False) a trace, by reason."""
-        return self._decisions + Counter({(False, self._by_chance.reason): self.dropped_by_chance})
 
     def take(self) -> tuple[Losses, deque[float]]:
         """Losses and durations since the last time."""

@@ -195,6 +195,20 @@ def test_the_memory_of_kept_traces_is_bounded_and_falls_back_to_the_id() -> None
     assert [table.known(number) for number in range(1, 4)] == [None, ERROR, ERROR]
 
 
+def test_the_memory_of_a_kept_trace_is_as_new_as_the_last_word_about_it(sampling: Callable[..., Any]) -> None:
+    service = sampling(max_traces=2)
+    service.will_be_kept(True)
+    root = service.tracer.start_span("root")
+    root.end()
+    service.pass_time(1)
+    trace_id = root.get_span_context().trace_id
+    for failed in (5, trace_id, 6):
+        service.table.keep(failed)
+    decision = service.table.known(trace_id)
+    assert decision is not None
+    assert decision.reason == "late_error"
+
+
 def test_the_memory_of_dropped_traces_holds_eight_times_the_traces(sampling: Callable[..., Any]) -> None:
     service = sampling(max_traces=1_000)
     roots = []
