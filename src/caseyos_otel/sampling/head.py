@@ -78,9 +78,12 @@ class RecordingParentBased(RecordingSampler):
         # Without the proxy that `__init__` puts round the attributes: a span copies them.
         result = _blank(SamplingResult)
         result.attributes = attributes or _NOTHING  # type: ignore[assignment]  # inferred from that proxy
+        if parent is None:
+            result.decision, result.trace_state = _SAMPLED, None
+            return result
         try:
             context = _context_of(parent)
-        except AttributeError:  # none, or somebody else's
+        except AttributeError:  # somebody else's
             if not isinstance(parent, Span):
                 result.decision, result.trace_state = _SAMPLED, None
                 return result

@@ -70,7 +70,7 @@ class TailSamplingSpanProcessor(SpanProcessor):
         redact: Redact | None = None,
     ) -> None:
         self._table = table
-        self._traces = table.traces
+        self._trace_of = table.traces.get
         self._idle = table.idle
         self._room = table.room
         self._ticket = table.room.draw
@@ -102,7 +102,7 @@ class TailSamplingSpanProcessor(SpanProcessor):
         """Count the open span."""
         try:
             context = context_of(span)
-            trace = self._traces.get(context[TRACE_ID])
+            trace = self._trace_of(context[TRACE_ID])
             if trace is not None:
                 trace.open.add(context[SPAN_ID])
             elif self._sampling:
@@ -132,7 +132,7 @@ class TailSamplingSpanProcessor(SpanProcessor):
             ) and span_failed(span):
                 self._table.end_failed(HeldSpan(*fields))
                 return
-            trace = self._traces.get(fields[_TRACE_ID])
+            trace = self._trace_of(fields[_TRACE_ID])
             if trace is None or len(trace.held) >= self._most:
                 self._table.end(HeldSpan(*fields))
                 return
