@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import logging
+import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -228,6 +229,30 @@ def test_a_grpc_receiver_that_comes_back_is_found_at_once(monkeypatch: pytest.Mo
     made.close()
     with pytest.raises(Unavailable):
         made.export([failure()])
+
+
+@pytest.mark.parametrize(
+    ("variable", "wrong"),
+    [
+        ("OTEL_EXPORTER_OTLP_COMPRESSION", "brotli"),
+        ("OTEL_EXPORTER_OTLP_TIMEOUT", "soon"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://["),
+    ],
+)
+def test_a_setting_that_grpc_s_exporter_refuses_sets_no_event_aside_and_is_named(
+    grpc_receiver: GrpcReceiver, monkeypatch: pytest.MonkeyPatch, variable: str, wrong: str
+) -> None:
+    right = os.environ.get(variable)
+    monkeypatch.setenv(variable, wrong)
+    made = destination("grpc")
+    for _ in range(2):
+        with pytest.raises(Unavailable, match=r"mend OTEL_EXPORTER_OTLP_"):
+            made.export([failure()])
+    monkeypatch.delenv(variable)
+    if right is not None:
+        monkeypatch.setenv(variable, right)
+    made.export([failure()])
+    assert len(grpc_receiver.records) == 1
 
 
 def refused_of(protocol: str, *signal_ids: str) -> list[str]:

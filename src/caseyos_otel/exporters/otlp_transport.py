@@ -17,7 +17,8 @@ _POISON_CODES: Final = frozenset({"INVALID_ARGUMENT", "RESOURCE_EXHAUSTED"})
 class OtlpTransport:
     """Sends requests of one signal with the endpoint, headers, TLS and compression of OpenTelemetry's own variables.
 
-    `protocol` is `http/protobuf` or `grpc`. Made in the thread that sends: it imports the stock exporter.
+    `protocol` is `http/protobuf` or `grpc`. Made in the thread that sends: it imports the stock exporter, and raises
+    Unavailable where one of the variables is nothing that this takes: events wait until it is mended.
     """
 
     def __init__(self, signal: Signal, protocol: str) -> None:
@@ -27,7 +28,11 @@ class OtlpTransport:
         self._exporter = self._connect()
 
     def _connect(self) -> Any:
-        return _grpc_exporter(self._signal) if self._grpc else _http_exporter(self._signal)
+        try:
+            return _grpc_exporter(self._signal) if self._grpc else _http_exporter(self._signal)
+        except Exception as error:
+            named = f"{type(error).__name__}: {error}"
+            raise Unavailable(f"OpenTelemetry's exporter refuses a setting ({named}); mend OTEL_EXPORTER_OTLP_*") from error
 
     def send(self, request: bytes) -> None:
         """Send one request; requests joined one behind the other are one.
@@ -65,8 +70,10 @@ class OtlpTransport:
             raise Rejected(f"gRPC {code}")
         if code == "UNAVAILABLE" and not self._closed:
             # as the stock exporter does: a channel waits up to two minutes before it looks for its receiver again
-            self._exporter.shutdown()
-            self._exporter = self._connect()
+            before, self._exporter = self._exporter, self._connect()
+            before.shutdown()
+            if self._closed:  # meanwhile: `close` has seen the one before
+                self._exporter.shutdown()
         raise Unavailable(f"gRPC {code}", retry_after_s)
 
 
