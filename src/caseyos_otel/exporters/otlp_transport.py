@@ -32,7 +32,9 @@ class OtlpTransport:
             return _grpc_exporter(self._signal) if self._grpc else _http_exporter(self._signal)
         except Exception as error:
             named = f"{type(error).__name__}: {error}"
-            raise Unavailable(f"OpenTelemetry's exporter refuses a setting ({named}); mend OTEL_EXPORTER_OTLP_*") from error
+            raise Unavailable(
+                f"OpenTelemetry's exporter refuses a setting ({named}); mend OTEL_EXPORTER_OTLP_*"
+            ) from error
 
     def send(self, request: bytes) -> None:
         """Send one request; requests joined one behind the other are one.
