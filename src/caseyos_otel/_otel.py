@@ -259,10 +259,11 @@ def metric_readers(provider: Any) -> tuple[object, ...]:
 def post_otlp(exporter: OTLPLogExporter | OTLPSpanExporter, request: bytes) -> tuple[bool, int | None]:
     """Send request bytes with the stock HTTP exporter's own endpoint, headers, TLS, compression and retries.
 
-    Returns (delivered, HTTP status or None where there was no answer).
+    Returns (delivered, HTTP status or None where there was no answer). The exporter follows no redirect, but takes one for
+    a success; nothing has arrived there.
     """
     result = exporter._client.export(request)
-    return bool(result.success), result.status_code
+    return bool(result.success) and (result.status_code or 200) < 300, result.status_code
 
 
 _SERVICES = {"logs": "logs.v1.LogsService", "traces": "trace.v1.TraceService"}

@@ -129,7 +129,7 @@ def test_an_adopted_event_keeps_the_resource_of_the_process_that_emitted_it(
     assert [r.resource for r in receiver.records] == [RESOURCE, old, old, RESOURCE]
 
 
-@pytest.mark.parametrize("status", [429, 500, 502, 503, 504, 401, 403, 404])
+@pytest.mark.parametrize("status", [429, 500, 502, 503, 504, 401, 403, 404, 301, 302, 307])
 def test_a_receiver_that_cannot_take_anything_now_is_unavailable(status: int, receiver: OtlpReceiver) -> None:
     receiver.answers.append(status)
     with pytest.raises(Unavailable, match=str(status)):
