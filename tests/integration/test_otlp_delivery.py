@@ -12,6 +12,7 @@ import grpc
 import pytest
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
+from caseyos_otel.diagnostics import drops
 from caseyos_otel.errors import Rejected, Unavailable
 from caseyos_otel.events.record import EventRecord
 from caseyos_otel.exporters.delivery import Delivery
@@ -142,6 +143,22 @@ def test_a_receiver_that_refuses_these_records_rejects_them(status: int, receive
     receiver.answers.append(status)
     with pytest.raises(Rejected, match=str(status)):
         destination().export([failure()])
+
+
+@pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
+def test_what_a_receiver_rejects_of_a_request_that_it_takes_is_counted_and_not_sent_again(
+    protocol: str, request: pytest.FixtureRequest
+) -> None:
+    receiver = request.getfixturevalue("grpc_receiver" if protocol == "grpc" else "receiver")
+    made = destination(protocol)
+    before = drops.snapshot().get(("rejected", "otlp", ""), 0)
+    receiver.answer.partial_success.rejected_log_records = 2
+    receiver.answer.partial_success.error_message = "too old"
+    made.export([failure(), failure(), failure()])
+    receiver.answer.Clear()
+    made.export([failure()])
+    assert drops.snapshot()["rejected", "otlp", ""] == before + 2
+    assert len(receiver.records) == 4
 
 
 @pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])

@@ -184,7 +184,7 @@ def _otlp(in_force: Settings) -> Result:
     from caseyos_otel.exporters.otlp_transport import OtlpTransport
 
     try:
-        transport = OtlpTransport("logs", in_force.logs_protocol)
+        transport = OtlpTransport("logs", in_force.logs_protocol, "otlp")
         transport.let_retry(False)
         transport.send(b"")
     except (Rejected, Unavailable) as error:
