@@ -259,10 +259,29 @@ def metric_readers(provider: Any) -> tuple[object, ...]:
 def post_otlp(exporter: OTLPLogExporter | OTLPSpanExporter, request: bytes) -> tuple[bool, int | None]:
     """Send request bytes with the stock HTTP exporter's own endpoint, headers, TLS, compression and retries.
 
-    Returns (delivered, HTTP status or None where there was no answer).
+    Returns (delivered, HTTP status or None where there was no answer). The exporter follows no redirect, but takes one for
+    a success; nothing has arrived there.
     """
     result = exporter._client.export(request)
-    return bool(result.success), result.status_code
+    return bool(result.success) and (result.status_code or 200) < 300, result.status_code
+
+
+def answers_of(exporter: OTLPLogExporter | OTLPSpanExporter) -> Callable[[], bytes]:
+    """The body of what a stock HTTP exporter was answered last; none in a version of the SDK that asks by other means."""
+    transport: Any = getattr(exporter._client, "_transport", None)
+    request = getattr(transport, "request", None)
+    last = b""
+
+    def asked(*arguments: Any, **more: Any) -> Any:
+        nonlocal last
+        last = b""
+        result = request(*arguments, **more)  # type: ignore[misc]  # it is not None: see below
+        last = result.content()
+        return result
+
+    if request is not None:
+        transport.request = asked
+    return lambda: last
 
 
 _SERVICES = {"logs": "logs.v1.LogsService", "traces": "trace.v1.TraceService"}
@@ -271,15 +290,15 @@ _SERVICES = {"logs": "logs.v1.LogsService", "traces": "trace.v1.TraceService"}
 def call_otlp(exporter: Any, signal: str, request: bytes) -> tuple[bool, str, bytes]:
     """Send request bytes once with the stock gRPC exporter's own channel (TLS, compression), headers and timeout.
 
-    Returns (delivered, name of the gRPC status code, `grpc-status-details-bin` or nothing).
+    Returns (delivered, name of the gRPC status code, the answer; of an error its `grpc-status-details-bin` or nothing).
     """
     import grpc  # type: ignore[import-untyped]  # grpc has no types of its own
 
     method = f"/opentelemetry.proto.collector.{_SERVICES[signal]}/Export"
     try:
-        exporter._channel.unary_unary(method)(request, metadata=exporter._headers, timeout=exporter._timeout)
+        answer = exporter._channel.unary_unary(method)(request, metadata=exporter._headers, timeout=exporter._timeout)
     except grpc.RpcError as error:
         return False, error.code().name, dict(error.trailing_metadata() or ()).get("grpc-status-details-bin", b"")
     except ValueError:  # the exporter has been shut down, and its channel with it
         return False, "CANCELLED", b""
-    return True, "OK", b""
+    return True, "OK", answer

@@ -17,6 +17,9 @@ from caseyos_otel.environment_variables import (
     as_text,
 )
 
+GOING_ON = " Going on without it"
+"""How the sentence of a problem ends, before its default."""
+
 
 @dataclass(frozen=True, slots=True)
 class Destination:
@@ -243,7 +246,7 @@ def _refusal(variable: Variable, where: str, value: object) -> str:
     shown = "its value" if variable.secret else _shown(value)
     return (
         f"{where}: {shown} is not accepted; {variable.name} takes {variable.accepted}."
-        f" Going on without it (default: {variable.shown_default})."
+        f"{GOING_ON} (default: {variable.shown_default})."
     )
 
 
@@ -261,10 +264,10 @@ def _text(variable: Variable, source: Mapping[str, str], problems: list[str]) ->
         try:
             if text := Path(path).read_text("utf-8").strip():
                 return text, "file"
-            problems.append(f"{variable.name}_FILE: {path!r} is empty. Going on without it.")
+            problems.append(f"{variable.name}_FILE: {path!r} is empty.{GOING_ON}.")
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-            problems.append(f"{variable.name}_FILE: {path!r} cannot be read ({reason}). Going on without it.")
+            problems.append(f"{variable.name}_FILE: {path!r} cannot be read ({reason}).{GOING_ON}.")
     return None, "default"
 
 

@@ -258,6 +258,7 @@ class TestStart:
         done = serve(tmp_path, **{name: "short"})
         assert done.returncode == 1
         assert name.removesuffix("_FILE") in done.stderr
+        assert "Going on" not in done.stderr
 
     def test_without_any_destination_it_would_lose_what_it_acknowledges(self, tmp_path: Path) -> None:
         done = serve(tmp_path, CASEYOS_OTEL_DISABLED="1")
@@ -269,6 +270,12 @@ class TestStart:
         done = serve(tmp_path, CASEYOS_OTEL_HOOKS=str(tmp_path / "events.yaml"))
         assert done.returncode == 1
         assert "events.yaml: events.signed: 'feilds' is not known here" in done.stderr
+
+    def test_one_port_for_both_protocols_is_refused(self, tmp_path: Path) -> None:
+        port = str(free_port())
+        done = serve(tmp_path, "--port", port, "--grpc-port", port)
+        assert done.returncode == 1
+        assert f"--port and --grpc-port are both {port}" in done.stderr
 
     @pytest.mark.parametrize("option", ["--port", "--grpc-port"])
     def test_a_port_that_is_taken_is_named(self, gateway: Gateway, tmp_path: Path, option: str) -> None:

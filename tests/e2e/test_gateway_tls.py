@@ -101,6 +101,10 @@ def stranger(tmp_path_factory: pytest.TempPathFactory) -> Pair:
         (["--ssl-certfile={made}", "--ssl-keyfile=/nowhere.pem"], "/nowhere.pem cannot be used: No such file"),
         (["--ssl-certfile={made}", "--ssl-keyfile={other}"], "cannot be used: [X509: KEY_VALUES_MISMATCH]"),
         (
+            ["--ssl-certfile={key}", "--ssl-keyfile={made}"],
+            "in PEM, and the certificate's own key without a passphrase",
+        ),
+        (
             ["--ssl-certfile={made}", "--ssl-keyfile={key}", "--ssl-client-ca=/nowhere.pem"],
             "--ssl-client-ca /nowhere.pem",
         ),

@@ -51,6 +51,7 @@ class OtlpReceiver:
         self.records: list[Received] = []
         self.answers: deque[int] = deque()
         self.refuse: str | None = None
+        self.answer = ExportLogsServiceResponse()
         receiver = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -61,8 +62,10 @@ class OtlpReceiver:
                 headers = {name.lower(): value for name, value in self.headers.items()}
                 status = receiver._receive(self.path, headers, self.rfile.read(int(headers["content-length"])))
                 self.send_response(status)
-                self.send_header("Content-Length", "0")
+                answer = receiver.answer.SerializeToString() if status == 200 else b""
+                self.send_header("Content-Length", str(len(answer)))
                 self.end_headers()
+                self.wfile.write(answer)
 
             def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
                 """Keep quiet."""
@@ -111,6 +114,7 @@ class GrpcReceiver(LogsServiceServicer):  # type: ignore[misc]  # generated code
         self.metadata: list[dict[str, Any]] = []
         self.answers: deque[tuple[grpc.StatusCode, float | None]] = deque()
         self.refuse: str | None = None
+        self.answer = ExportLogsServiceResponse()
         options = [("grpc.max_receive_message_length", 64 * 1024), ("grpc.so_reuseport", 0)]
         self._server = grpc.server(ThreadPoolExecutor(2), options=options)
         add_LogsServiceServicer_to_server(self, self._server)
@@ -128,7 +132,7 @@ class GrpcReceiver(LogsServiceServicer):  # type: ignore[misc]  # generated code
         if self.refuse is not None and any(self.refuse in str(one.attributes) for one in received):
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, "refused")
         self.records += received
-        return ExportLogsServiceResponse()
+        return self.answer
 
     def __enter__(self) -> Self:
         self._server.start()

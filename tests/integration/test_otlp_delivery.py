@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import logging
+import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -11,6 +12,7 @@ import grpc
 import pytest
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
+from caseyos_otel.diagnostics import drops
 from caseyos_otel.errors import Rejected, Unavailable
 from caseyos_otel.events.record import EventRecord
 from caseyos_otel.exporters.delivery import Delivery
@@ -128,7 +130,7 @@ def test_an_adopted_event_keeps_the_resource_of_the_process_that_emitted_it(
     assert [r.resource for r in receiver.records] == [RESOURCE, old, old, RESOURCE]
 
 
-@pytest.mark.parametrize("status", [429, 500, 502, 503, 504, 401, 403, 404])
+@pytest.mark.parametrize("status", [429, 500, 502, 503, 504, 401, 403, 404, 301, 302, 307])
 def test_a_receiver_that_cannot_take_anything_now_is_unavailable(status: int, receiver: OtlpReceiver) -> None:
     receiver.answers.append(status)
     with pytest.raises(Unavailable, match=str(status)):
@@ -141,6 +143,22 @@ def test_a_receiver_that_refuses_these_records_rejects_them(status: int, receive
     receiver.answers.append(status)
     with pytest.raises(Rejected, match=str(status)):
         destination().export([failure()])
+
+
+@pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
+def test_what_a_receiver_rejects_of_a_request_that_it_takes_is_counted_and_not_sent_again(
+    protocol: str, request: pytest.FixtureRequest
+) -> None:
+    receiver = request.getfixturevalue("grpc_receiver" if protocol == "grpc" else "receiver")
+    made = destination(protocol)
+    before = drops.snapshot().get(("rejected", "otlp", ""), 0)
+    receiver.answer.partial_success.rejected_log_records = 2
+    receiver.answer.partial_success.error_message = "too old"
+    made.export([failure(), failure(), failure()])
+    receiver.answer.Clear()
+    made.export([failure()])
+    assert drops.snapshot()["rejected", "otlp", ""] == before + 2
+    assert len(receiver.records) == 4
 
 
 @pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
@@ -228,6 +246,30 @@ def test_a_grpc_receiver_that_comes_back_is_found_at_once(monkeypatch: pytest.Mo
     made.close()
     with pytest.raises(Unavailable):
         made.export([failure()])
+
+
+@pytest.mark.parametrize(
+    ("variable", "wrong"),
+    [
+        ("OTEL_EXPORTER_OTLP_COMPRESSION", "brotli"),
+        ("OTEL_EXPORTER_OTLP_TIMEOUT", "soon"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://["),
+    ],
+)
+def test_a_setting_that_grpc_s_exporter_refuses_sets_no_event_aside_and_is_named(
+    grpc_receiver: GrpcReceiver, monkeypatch: pytest.MonkeyPatch, variable: str, wrong: str
+) -> None:
+    right = os.environ.get(variable)
+    monkeypatch.setenv(variable, wrong)
+    made = destination("grpc")
+    for _ in range(2):
+        with pytest.raises(Unavailable, match=r"mend OTEL_EXPORTER_OTLP_"):
+            made.export([failure()])
+    monkeypatch.delenv(variable)
+    if right is not None:
+        monkeypatch.setenv(variable, right)
+    made.export([failure()])
+    assert len(grpc_receiver.records) == 1
 
 
 def refused_of(protocol: str, *signal_ids: str) -> list[str]:

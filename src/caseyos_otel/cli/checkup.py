@@ -13,7 +13,7 @@ from typing import Any, Final, TypedDict
 
 from caseyos_otel import settings
 from caseyos_otel.environment_variables import VARIABLES, Variable
-from caseyos_otel.errors import CaseyosOtelError, Unavailable
+from caseyos_otel.errors import CaseyosOtelError, Rejected, Unavailable
 from caseyos_otel.pipeline import announcement, status
 from caseyos_otel.settings import Settings
 
@@ -181,27 +181,16 @@ def _sentry(in_force: Settings) -> Result:
 
 
 def _otlp(in_force: Settings) -> Result:
-    if in_force.logs_protocol == "grpc":
-        return _grpc(in_force)
-    from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter
+    from caseyos_otel.exporters.otlp_transport import OtlpTransport
 
-    from caseyos_otel import _otel
-
-    delivered, code = _otel.post_otlp(OTLPLogExporter(timeout=_TIMEOUT_S), b"")
-    if delivered:
-        return _ok(f"{_endpoint(in_force)} accepts logs")
-    said = "does not answer" if code is None else f"answered {code}"
-    return _broken(f"{_endpoint(in_force)} {said}", "check OTEL_EXPORTER_OTLP_ENDPOINT, _HEADERS and _PROTOCOL")
-
-
-def _grpc(in_force: Settings) -> Result:
-    from opentelemetry.exporter.otlp.proto.grpc._log_exporter import OTLPLogExporter
-    from opentelemetry.sdk._logs.export import LogRecordExportResult
-
-    exporter = OTLPLogExporter(timeout=_TIMEOUT_S)
-    if exporter.export([]) is LogRecordExportResult.SUCCESS:
-        return _ok(f"{_endpoint(in_force)} accepts logs over gRPC")
-    return _broken(f"{_endpoint(in_force)} does not answer over gRPC", "check the endpoint, or use http/protobuf")
+    try:
+        transport = OtlpTransport("logs", in_force.logs_protocol, "otlp")
+        transport.let_retry(False)
+        transport.send(b"")
+    except (Rejected, Unavailable) as error:
+        return _broken(f"{_endpoint(in_force)}: {error}", "check OTEL_EXPORTER_OTLP_ENDPOINT, _HEADERS and _PROTOCOL")
+    transport.close()
+    return _ok(f"{_endpoint(in_force)} accepts logs over {in_force.logs_protocol}")
 
 
 def _spool(in_force: Settings) -> Result:

@@ -27,6 +27,8 @@ IMPATIENCE_S: Final = 0.1
 """The same, where the last thing that is known of it is that it was away."""
 _FIRST_PAUSE_S: Final = 0.5
 _LONGEST_PAUSE_S: Final = 30.0
+_LONGEST_ASKED_S: Final = 3600.0
+"""A destination that asks for a longer pause is tried again all the same: a wrong clock there is no reason to wait for ever."""
 
 
 class Frames(Protocol):
@@ -323,5 +325,7 @@ class Delivery:
 
     def _back_off(self, away: Unavailable) -> None:
         longest = min(max(self._pause_s, _FIRST_PAUSE_S) * 2, _LONGEST_PAUSE_S)
-        self._pause_s = away.retry_after_s or random.uniform(longest / 2, longest)  # noqa: S311  # jitter, not a secret
+        jittered = random.uniform(longest / 2, longest)  # noqa: S311  # not a secret
+        asked = away.retry_after_s or 0.0
+        self._pause_s = min(asked, _LONGEST_ASKED_S) if asked > 0.0 else jittered  # a comparison that NaN fails too
         diagnostics.warn(f"{self.name} is away, trying again in {self._pause_s:.1f} s: {away}", key=self.name)

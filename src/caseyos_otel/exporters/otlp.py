@@ -69,7 +69,7 @@ class OtlpDestination:
 
     def _connected(self) -> OtlpTransport:
         if self._transport is None:
-            self._transport = OtlpTransport("logs", self._protocol)
+            self._transport = OtlpTransport("logs", self._protocol, "otlp")
             self._transport.let_retry(self._may_retry)
         return self._transport
 

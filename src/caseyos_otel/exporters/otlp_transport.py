@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final, Literal
 
-from caseyos_otel import _otel
+from caseyos_otel import _otel, diagnostics
+from caseyos_otel.diagnostics import drops
 from caseyos_otel.errors import Rejected, Unavailable
 
 Signal = Literal["logs", "traces"]
@@ -17,17 +19,27 @@ _POISON_CODES: Final = frozenset({"INVALID_ARGUMENT", "RESOURCE_EXHAUSTED"})
 class OtlpTransport:
     """Sends requests of one signal with the endpoint, headers, TLS and compression of OpenTelemetry's own variables.
 
-    `protocol` is `http/protobuf` or `grpc`. Made in the thread that sends: it imports the stock exporter.
+    `protocol` is `http/protobuf` or `grpc`. Made in the thread that sends: it imports the stock exporter, and raises
+    Unavailable where one of the variables is nothing that this takes: events wait until it is mended.
     """
 
-    def __init__(self, signal: Signal, protocol: str) -> None:
+    def __init__(self, signal: Signal, protocol: str, destination: str) -> None:
+        """`destination`: under which name what is rejected counts."""
         self._grpc = protocol == "grpc"
         self._signal = signal
+        self._destination = destination
         self._closed = False
         self._exporter = self._connect()
+        self._answer: Callable[[], bytes] = bytes if self._grpc else _otel.answers_of(self._exporter)
 
     def _connect(self) -> Any:
-        return _grpc_exporter(self._signal) if self._grpc else _http_exporter(self._signal)
+        try:
+            return _grpc_exporter(self._signal) if self._grpc else _http_exporter(self._signal)
+        except Exception as error:
+            named = f"{type(error).__name__}: {error}"
+            raise Unavailable(
+                f"OpenTelemetry's exporter refuses a setting ({named}); mend OTEL_EXPORTER_OTLP_*"
+            ) from error
 
     def send(self, request: bytes) -> None:
         """Send one request; requests joined one behind the other are one.
@@ -51,28 +63,54 @@ class OtlpTransport:
     def _post(self, request: bytes) -> None:
         delivered, status = _otel.post_otlp(self._exporter, request)
         if delivered:
+            self._count_rejected(self._answer())
             return
         if status in _POISON:
             raise Rejected(f"HTTP {status}")
         raise Unavailable("no answer" if status is None else f"HTTP {status}")
 
     def _call(self, request: bytes) -> None:
-        delivered, code, details = _otel.call_otlp(self._exporter, self._signal, request)
+        delivered, code, answer = _otel.call_otlp(self._exporter, self._signal, request)
         if delivered:
+            self._count_rejected(answer)
             return
-        retry_after_s = _retry_after(details)
+        retry_after_s = _retry_after(answer)
         if code in _POISON_CODES and retry_after_s is None:
             raise Rejected(f"gRPC {code}")
         if code == "UNAVAILABLE" and not self._closed:
             # as the stock exporter does: a channel waits up to two minutes before it looks for its receiver again
-            self._exporter.shutdown()
-            self._exporter = self._connect()
+            before, self._exporter = self._exporter, self._connect()
+            before.shutdown()
+            if self._closed:  # meanwhile: `close` has seen the one before
+                self._exporter.shutdown()
         raise Unavailable(f"gRPC {code}", retry_after_s)
+
+    def _count_rejected(self, answer: bytes) -> None:
+        """A receiver may take a request and reject a part of it, which is not sent again (OTLP, "Partial Success")."""
+        rejected, why = _partial_success(answer)
+        if rejected > 0:
+            drops.count("rejected", rejected, destination=self._destination)
+            diagnostics.warn(
+                f"{self._destination} has rejected {rejected}: {why[:200] or 'no reason'}",
+                key=f"{self._destination} rejects",
+            )
+
+
+def _partial_success(answer: bytes) -> tuple[int, str]:
+    """How many records of a request were rejected, and why. In the answer for spans the fields have the same numbers."""
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # protobuf has no types of its own
+    from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
+
+    try:
+        partial = ExportLogsServiceResponse.FromString(answer).partial_success
+    except DecodeError:  # a receiver's mistake
+        return 0, ""
+    return partial.rejected_log_records, partial.error_message
 
 
 def _retry_after(details: bytes) -> float | None:
     """Seconds of the RetryInfo in an error's `google.rpc.Status`."""
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # protobuf has no types of its own
+    from google.protobuf.message import DecodeError
     from google.rpc.error_details_pb2 import RetryInfo  # type: ignore[import-untyped]  # nor has this
     from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]  # nor has this
 

@@ -8,7 +8,7 @@ from typing import Final
 
 from caseyos_otel.errors import ConfigurationError
 from caseyos_otel.gateway.refusal import UNAUTHENTICATED, Refused
-from caseyos_otel.settings import Settings
+from caseyos_otel.settings import GOING_ON, Settings
 
 TOKENS: Final = ("CASEYOS_OTEL_INGEST_TOKEN", "CASEYOS_OTEL_ADMIN_TOKEN")
 
@@ -41,8 +41,9 @@ def check_tokens(in_force: Settings) -> None:
         ConfigurationError: a token was given and not accepted, or both are the same.
     """
     for problem in in_force.problems:
-        if problem.startswith(TOKENS):  # going on without it would open what it was to close
-            raise ConfigurationError(f"the gateway does not start: {problem}")
+        if any(token in problem for token in TOKENS):  # going on without it would open what it was to close
+            refused = problem.partition(GOING_ON)[0]
+            raise ConfigurationError(f"the gateway does not start: {refused}")
     if in_force.ingest_token and in_force.ingest_token == in_force.admin_token:
         raise ConfigurationError(
             f"{' and '.join(TOKENS)} are the same: every sender could look at everything; make two tokens"

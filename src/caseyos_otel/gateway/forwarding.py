@@ -55,7 +55,7 @@ class Forwarding:
             Rejected: the receiver refused a request.
         """
         if self._transport is None:
-            self._transport = OtlpTransport(self._signal, self._protocol)
+            self._transport = OtlpTransport(self._signal, self._protocol, self.name)
         self._transport.send(b"".join(each.request for each in passing))
 
     def close(self) -> None:

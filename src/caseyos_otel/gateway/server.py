@@ -59,12 +59,16 @@ def serve(listening: Listening) -> int:
         ConfigurationError: it would listen unprotected or where something else listens, or a file is wrong.
     """
     in_force = settings.load()
+    check_tokens(in_force)  # before the configuration's problems are said, which the service would go on with
     announcement.prepare(in_force)
-    check_tokens(in_force)
     check_destinations(in_force)
     check_listening(listening.host, in_force)
     check_tls(listening.certificate, listening.key, listening.client_ca)
     declared.load(in_force.hooks, Registry())  # what no worker would start with is said once, here
+    if listening.port == listening.grpc_port:
+        raise ConfigurationError(
+            f"--port and --grpc-port are both {listening.port}; give each protocol a port of its own"
+        )
     opened = _bind(listening.host, listening.port)
     if listening.grpc_port:  # each worker opens it for itself; what stands in the way is said here
         _bind(listening.host, listening.grpc_port).close()

@@ -5,11 +5,13 @@ from __future__ import annotations
 import ssl
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import grpc  # type: ignore[import-untyped]  # grpc has no types of its own
 
 from caseyos_otel.errors import ConfigurationError
+
+_PEM: Final = "certificates are wanted in PEM, and the certificate's own key without a passphrase"
 
 
 def check_tls(certificate: Path | None, key: Path | None, client_ca: Path | None) -> None:
@@ -36,7 +38,8 @@ def _try(what: str, load: Callable[[], object]) -> None:
     try:
         load()
     except OSError as error:  # of which SSLError is one
-        raise ConfigurationError(f"{what} cannot be used: {error.strerror or error}") from None
+        wanted = "" if not isinstance(error, ssl.SSLError) else "; " + _PEM
+        raise ConfigurationError(f"{what} cannot be used: {error.strerror or error}{wanted}") from None
 
 
 def grpc_credentials(certificate: Path | None, key: Path | None, client_ca: Path | None) -> Any:

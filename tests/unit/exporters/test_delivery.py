@@ -231,6 +231,24 @@ def test_a_destination_that_says_when_to_come_again_is_heeded(rig: Rig, destinat
     assert delivery._pause_s == 7.5
 
 
+@pytest.mark.parametrize("said_s", [-5.0, 1e12, float("nan")])
+def test_a_pause_that_nobody_can_mean_neither_ends_the_thread_nor_lets_it_spin(
+    rig: Rig, destination: Destination, said_s: float
+) -> None:
+    delivery = rig.deliver_to(destination, interval_s=0.01)
+    destination.away = Unavailable("too many requests", retry_after_s=said_s)
+    delivery.offer(event("signal_received", signal_id="first"))
+    delivery.start()
+    assert not delivery.flush(5)
+    attempts = len(destination.attempts)
+    time.sleep(0.1)
+    assert len(destination.attempts) == attempts
+    assert any(thread.name == "caseyos-otel-somewhere" for thread in threading.enumerate())
+    destination.away = None
+    assert delivery.flush(5)
+    assert destination.arrived == ["first"]
+
+
 def test_a_destination_that_is_down_delays_only_itself(rig: Rig, destination: Destination) -> None:
     released, stuck = threading.Event(), Destination()
     stuck.before = lambda ids: assert_set(released)
