@@ -187,11 +187,11 @@ class Spool:
 
     def _without_lock(self, path: Path) -> None:
         """A process died while it made the directory, or somebody removed the lock of one that may be alive."""
-        if any(entry.suffix == SUFFIX for entry in path.iterdir()):
+        if not any(entry.suffix == SUFFIX for entry in path.iterdir()):
+            path.rmdir()
+        elif not (path / lock.NAME).exists():  # looked for again: it is there before the first segment
             detail = f"not read: its owner may be alive; if no process uses it, make an empty file {lock.NAME!r} in it"
             self._report_once("lock_missing", path, detail)
-        else:
-            path.rmdir()
 
     def _tidy(self) -> None:
         """Remove what is delivered; leave to others what is not ours to deliver."""

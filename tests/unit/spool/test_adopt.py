@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -153,6 +153,30 @@ def test_a_directory_without_its_lock_may_be_in_use_and_is_reported_once(
     assert [problem.kind for problem in problems] == ["lock_missing"]
     (directory / "lock").touch()
     assert spool.adopt() == 1
+
+
+def test_a_directory_that_gets_its_lock_and_a_segment_while_it_is_looked_at_is_not_reported(
+    make_spool: MakeSpool,
+    left: Callable[..., None],
+    root: Path,
+    problems: list[Problem],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    left("outcomes")
+    (directory,) = root.iterdir()
+    (directory / "lock").rename(directory / "not yet")
+    iterdir = Path.iterdir
+
+    def makes_it_meanwhile(path: Path) -> Iterator[Path]:
+        if path == directory and (directory / "not yet").exists():
+            (directory / "not yet").rename(directory / "lock")
+        return iterdir(path)
+
+    monkeypatch.setattr(Path, "iterdir", makes_it_meanwhile)
+    spool = make_spool("outcomes")
+    assert spool.adopt() == 0
+    assert spool.adopt() == 1
+    assert problems == []
 
 
 def test_what_a_process_left_that_died_while_it_made_its_directory_is_removed(
