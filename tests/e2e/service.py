@@ -94,7 +94,10 @@ class Server:
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
         self._process.send_signal(how)
-        return self._process.wait(timeout=20)
+        try:
+            return self._process.wait(timeout=20)
+        except subprocess.TimeoutExpired as error:
+            raise AssertionError(f"{self._command} did not stop: {self.output()}") from error
 
     def output(self) -> str:
         return self._log.read_text()
