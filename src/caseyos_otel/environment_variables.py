@@ -116,22 +116,16 @@ def _positive(text: str) -> float:
     return value
 
 
-def _exporters(text: str) -> tuple[str, ...]:
-    names = _names(text)
-    if names == ("none",):
-        return ()
-    if not names or not set(names) <= set(EXPORTERS):
-        raise ValueError(text)
-    return names
+def _some_of(*accepted: str) -> Callable[[str], tuple[str, ...]]:
+    def parse(text: str) -> tuple[str, ...]:
+        names = _names(text)
+        if names == ("none",):
+            return ()
+        if not names or not set(names) <= set(accepted):
+            raise ValueError(text)
+        return names
 
-
-def _plain(text: str) -> tuple[str, ...]:
-    names = _names(text)
-    if names == ("none",):
-        return ()
-    if not names or not set(names) <= {"database", "log", "otlp", "sentry"}:
-        raise ValueError(text)
-    return names
+    return parse
 
 
 def _stream_or_path(text: str) -> str:
@@ -162,7 +156,7 @@ VARIABLES: tuple[Variable, ...] = (
     Variable(
         "CASEYOS_OTEL_EXPORTERS",
         "exporters",
-        _exporters,
+        _some_of(*EXPORTERS),
         None,
         "a comma-separated list of log, outcomes, sentry; or none",
         "Our destinations. Unset: the caseyos_* names in OTEL_LOGS_EXPORTER if any, else log,outcomes, and sentry if SENTRY_DSN is set.",
@@ -198,7 +192,7 @@ VARIABLES: tuple[Variable, ...] = (
     Variable("CASEYOS_OTEL_FLUSH_INTERVAL_MS", "flush_interval_ms", _count(1), 100, "a whole number above 0", "How long an event may wait in memory."),
     Variable("CASEYOS_OTEL_STRICT", "strict", _flag, False, "0 or 1", "1: an invalid event raises at the call."),
     Variable("CASEYOS_OTEL_PII_KEY", "pii_key", str, None, _ANY, "Key of the keyed hash; several hosts must share it. Default: generated once in the state directory.", secret=True),
-    Variable("CASEYOS_OTEL_PII_PLAIN", "pii_plain", _plain, ("database",), "a comma-separated list of database, log, otlp, sentry; or none", "Where addresses, names and companies may appear in plain."),
+    Variable("CASEYOS_OTEL_PII_PLAIN", "pii_plain", _some_of("database", "log", "otlp", "sentry"), ("database",), "a comma-separated list of database, log, otlp, sentry; or none", "Where addresses, names and companies may appear in plain."),
     Variable("CASEYOS_OTEL_PROPAGATE", "propagate", _flag, False, "0 or 1", "1: bind() also travels to other services, in baggage."),
     Variable("CASEYOS_OTEL_HOOKS", "hooks", _paths, (), "paths of YAML files, comma-separated", "Declarations of own events, for events that come from other languages (docs/own-events.md)."),
     Variable("CASEYOS_OTEL_INGEST_TOKEN", "ingest_token", _token, None, "at least 16 visible ASCII characters", "The gateway takes OTLP only with this bearer token. Beyond loopback it does not start without.", secret=True),

@@ -90,10 +90,6 @@ class Worker:
             self._wake.set()
         return done
 
-    def run_for(self, errand: Callable[[], None], timeout_s: float) -> bool:
-        """`begin`, and wait; whether it was done in time."""
-        return self.begin(errand).wait(timeout_s)
-
     def pause(self, timeout_s: float) -> None:
         """Wait until the thread is between two batches, and keep it there until `resume`: before a fork."""
         self._paused = self._consuming.acquire(timeout=timeout_s)

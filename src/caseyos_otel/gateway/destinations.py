@@ -16,11 +16,10 @@ from caseyos_otel.exporters.delivery import Delivery
 from caseyos_otel.gateway.forwarding import SIGNALS, Forwarding
 from caseyos_otel.gateway.reading import spans_in
 from caseyos_otel.gateway.seen import Seen
-from caseyos_otel.otlp.decode import decode
 from caseyos_otel.pipeline import set_aside
 from caseyos_otel.pipeline.destinations import Destinations
+from caseyos_otel.pipeline.spooling import records_of
 from caseyos_otel.processors.measure import Measure
-from caseyos_otel.redaction.disclosure import minimise
 from caseyos_otel.settings import Settings
 
 INTAKE: Final = "intake"
@@ -113,12 +112,9 @@ class GatewayDestinations(Destinations):
 
 def _events(frame: bytes) -> list[EventRecord]:
     try:
-        records = decode(frame, registry)
+        return records_of(frame)
     except CaseyosOtelError:
         return []
-    for record in records:
-        minimise(record)
-    return records
 
 
 def _count_invalid(declaration: Declaration, problem: Problem) -> None:

@@ -95,15 +95,10 @@ class Spooling:
     ) -> list[EventRecord]:
         """`read`, with what is done with an undeclared event, or an invalid field."""
         try:
-            records = decode(frame, registry, on_undeclared=on_undeclared, on_invalid=on_invalid)
+            return records_of(frame, on_undeclared, on_invalid)
         except MalformedRequestError as error:
             self.set_aside.malformed_frame(frame, str(error))
             return []
-        for record in records:
-            # Again, though `keep` did it: a frame that a gateway left is as it came over the wire, and one that a process
-            # before an upgrade left was minimised by the rules of its day.
-            minimise(record)
-        return records
 
     # -- its life --------------------------------------------------------------------------------------------------
 
@@ -136,6 +131,18 @@ class Spooling:
         """A child has a spool directory of its own."""
         self._encoder = None
         self.spool.after_fork_in_child()
+
+
+def records_of(
+    frame: bytes, on_undeclared: OnUndeclared | None = None, on_invalid: OnInvalid | None = None
+) -> list[EventRecord]:
+    """The records of a frame, minimised. Raises MalformedRequestError."""
+    records = decode(frame, registry, on_undeclared=on_undeclared, on_invalid=on_invalid)
+    for record in records:
+        # Again, though `keep` did it: a frame that a gateway left is as it came over the wire, and one that a process
+        # before an upgrade left was minimised by the rules of its day.
+        minimise(record)
+    return records
 
 
 def _problem(problem: Problem) -> None:

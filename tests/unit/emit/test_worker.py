@@ -240,18 +240,18 @@ def test_an_errand_is_run_by_the_thread_or_where_there_is_none_by_the_caller(rig
     def errand() -> None:
         where.append(threading.current_thread().name)
 
-    assert rig.worker.run_for(errand, 5)
+    assert rig.worker.begin(errand).wait(5)
     rig.worker.start()
-    assert rig.worker.run_for(errand, 10)
+    assert rig.worker.begin(errand).wait(10)
     assert where == [threading.current_thread().name, "caseyos-otel-worker"]
 
 
 def test_an_errand_that_takes_too_long_is_not_waited_for(rig: Rig) -> None:
     released = threading.Event()
     rig.worker.start()
-    assert not rig.worker.run_for(lambda: assert_set(released), 0.01)
+    assert not rig.worker.begin(lambda: assert_set(released)).wait(0.01)
     released.set()
-    assert rig.worker.run_for(lambda: None, 10)
+    assert rig.worker.begin(lambda: None).wait(10)
 
 
 @pytest.mark.swallows
@@ -260,8 +260,8 @@ def test_an_errand_that_fails_is_over(rig: Rig) -> None:
         raise ZeroDivisionError
 
     rig.worker.start()
-    assert rig.worker.run_for(fail, 10)
-    assert rig.worker.run_for(lambda: None, 10)
+    assert rig.worker.begin(fail).wait(10)
+    assert rig.worker.begin(lambda: None).wait(10)
 
 
 # -- fork and end ----------------------------------------------------------------------------------------------------
@@ -310,7 +310,7 @@ def test_a_child_can_work_although_its_parent_s_thread_held_everything(rig: Rig)
     assert rig.worker.drain(1)
     assert rig.worker._thread is None
     rig.worker.start()
-    assert rig.worker.run_for(lambda: None, 10)
+    assert rig.worker.begin(lambda: None).wait(10)
 
 
 def test_after_the_end_no_thread_begins_and_drain_still_works(rig: Rig) -> None:
