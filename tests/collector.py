@@ -12,8 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Self
 
-import pytest
-
+from tests.missing import missing
 from tests.ports import free_ports
 
 CONFIG = Path(__file__).parent.parent / "collector-config"
@@ -23,23 +22,14 @@ CONFIG = Path(__file__).parent.parent / "collector-config"
 def otelcol(manifest: str = "builder.yaml") -> Path:
     """The program that a manifest describes: OTELCOL names it, or it was built before, or Go builds it (minutes).
 
-    Skips the test where neither is there, loudly; fails it where CASEYOS_OTEL_REQUIRE_ALL asks that nothing is skipped.
+    The test is skipped, or fails, where neither is there: see `missing`.
     """
     if named := os.environ.get("OTELCOL" if manifest == "builder.yaml" else "OTELCOL_KAFKA"):
         return Path(named)
     done = subprocess.run([CONFIG / "build.sh", CONFIG / manifest], stdout=subprocess.PIPE, text=True, check=False)
-    if done.returncode == 0:
-        return Path(done.stdout.splitlines()[-1])
-    return missing(
-        f"no OpenTelemetry Collector: run `collector-config/build.sh collector-config/{manifest}` (needs Go)"
-    )
-
-
-def missing(message: str) -> Path:
-    """A program is not there: skip the test, or fail it where CASEYOS_OTEL_REQUIRE_ALL asks that nothing is skipped."""
-    if os.environ.get("CASEYOS_OTEL_REQUIRE_ALL") == "1":
-        pytest.fail(message)
-    pytest.skip(message)
+    if done.returncode != 0:
+        missing(f"no OpenTelemetry Collector: run `collector-config/build.sh collector-config/{manifest}` (needs Go)")
+    return Path(done.stdout.splitlines()[-1])
 
 
 class Collector:

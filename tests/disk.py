@@ -7,13 +7,13 @@ import subprocess
 from pathlib import Path
 from typing import Self
 
-import pytest
+from tests.missing import missing
 
 
 class SmallDisk:
     """Use as a context manager. `path` is the disk as this process sees it, `inside` as who runs by `enter` does.
 
-    Skips the test where nobody may unshare, loudly; fails it where CASEYOS_OTEL_REQUIRE_ALL asks that nothing is skipped.
+    The test is skipped, or fails, where nobody may unshare: see `missing`.
     """
 
     def __init__(self, mount_point: Path, mebibytes: int) -> None:
@@ -31,10 +31,10 @@ class SmallDisk:
                 self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
             )
         except FileNotFoundError:
-            _missing("unshare (util-linux) is not installed")
+            missing("unshare (util-linux) is not installed: a full disk is not tried")
         assert self._holder.stdout is not None and self._holder.stderr is not None
         if self._holder.stdout.readline() != "mounted\n":
-            _missing(f"no disk can be mounted here: {self._holder.stderr.read().strip()}")
+            missing(f"no disk can be mounted here: {self._holder.stderr.read().strip()}: a full disk is not tried")
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -48,10 +48,3 @@ class SmallDisk:
         """A command that runs where the disk is mounted."""
         user = ["--user", "--preserve-credentials"] if self._user else []
         return ["nsenter", "--target", str(self._holder.pid), "--mount", *user, "--wd=.", *command]
-
-
-def _missing(message: str) -> None:
-    message = f"{message}: a full disk is not tried"
-    if os.environ.get("CASEYOS_OTEL_REQUIRE_ALL") == "1":
-        pytest.fail(message)
-    pytest.skip(message)

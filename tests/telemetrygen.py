@@ -10,7 +10,7 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-from tests.collector import missing
+from tests.missing import missing
 
 VERSION = "0.161.0"
 MODULE = "github.com/open-telemetry/opentelemetry-collector-contrib/cmd/telemetrygen"
@@ -26,7 +26,7 @@ def telemetrygen() -> Path:
     if program.exists():
         return program
     if shutil.which("go") is None:
-        return missing("no telemetrygen: with Go on PATH it is built, or TELEMETRYGEN names it")
+        missing("no telemetrygen: with Go on PATH it is built, or TELEMETRYGEN names it")
     program.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=program.parent) as building:  # two builds at once do not meet
         env = {**os.environ, "GOBIN": building}

@@ -20,6 +20,8 @@ from tests.ports import listens
 INSTRUMENT = str(Path(sys.executable).with_name("opentelemetry-instrument"))
 STOCK_DISTRO = Path(sys.prefix) / "stock-distro"
 """A folder that holds nothing but the stock `opentelemetry-distro`; on PYTHONPATH it is found before ours."""
+SAYS_WHEN_WORKERS_HEAR = "def post_worker_init(worker): worker.log.info('hears signals')\n"
+"""A gunicorn.conf.py: a worker that is told to stop before it listens to signals goes on, so a test waits for the line."""
 
 
 def environment(state: Path, **more: str) -> dict[str, str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.service import Server, environment, rows, run, wait_for
+from tests.e2e.service import SAYS_WHEN_WORKERS_HEAR, Server, environment, rows, run, wait_for
 from tests.ports import free_port
 
 APP = """
@@ -95,7 +95,7 @@ def test_gunicorn_recycles_its_workers_and_loses_nothing(kind: str, tmp_path: Pa
     port = free_port()
     command = ["gunicorn", "app:app", "-k", kind, "-w", "2", "--max-requests", "2", "-b", f"127.0.0.1:{port}"]
     (tmp_path / "app.py").write_text(APP if "uvicorn" in kind else WSGI)
-    (tmp_path / "gunicorn.conf.py").write_text("def post_worker_init(worker): worker.log.info('hears signals')\n")
+    (tmp_path / "gunicorn.conf.py").write_text(SAYS_WHEN_WORKERS_HEAR)
     env = environment(state, CASEYOS_OTEL_FLUSH_INTERVAL_MS="60000")
     with Server(command, env, tmp_path, port, tmp_path / "log") as server:
         answered = []
@@ -104,7 +104,7 @@ def test_gunicorn_recycles_its_workers_and_loses_nothing(kind: str, tmp_path: Pa
             answered.append(server.get("/"))
             return server.output().count("Booting worker") >= 2 + 3
 
-        def all_hear() -> bool:  # a worker that is told to stop before it listens to signals goes on
+        def all_hear() -> bool:
             return server.output().count("hears signals") == server.output().count("Booting worker")
 
         wait_for(recycled_thrice, "not recycled:", server.output)

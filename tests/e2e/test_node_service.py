@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -13,6 +12,7 @@ from tests.collector import Collector
 from tests.e2e.gateway import serving
 from tests.e2e.service import environment, rows, wait_for
 from tests.e2e.tiers import TOKEN
+from tests.missing import missing
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "node_service"
 QUERY = "SELECT event, draft_id, contact_email, reply_sentiment, service_name FROM outcome_events"
@@ -22,10 +22,7 @@ QUERY = "SELECT event, draft_id, contact_email, reply_sentiment, service_name FR
 def service(tmp_path: Path) -> Path:
     """The example with what its lock file names."""
     if shutil.which("npm") is None:
-        message = "npm is not installed: the example in Node.js is not tried"
-        if os.environ.get("CASEYOS_OTEL_REQUIRE_ALL") == "1":
-            pytest.fail(message)
-        pytest.skip(message)
+        missing("npm is not installed: the example in Node.js is not tried")
     copy = tmp_path / "service"
     shutil.copytree(EXAMPLE, copy, ignore=shutil.ignore_patterns("node_modules"))
     subprocess.run(["npm", "ci", "--no-audit", "--no-fund"], cwd=copy, check=True, capture_output=True)

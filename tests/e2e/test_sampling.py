@@ -17,7 +17,7 @@ from opentelemetry.trace import TraceFlags
 
 from caseyos_otel.sampling import probability
 from tests.e2e.receiver import OtlpReceiver, Sentry, Span
-from tests.e2e.service import INSTRUMENT, STOCK_DISTRO, Server, environment, run, wait_for
+from tests.e2e.service import INSTRUMENT, SAYS_WHEN_WORKERS_HEAR, STOCK_DISTRO, Server, environment, run, wait_for
 from tests.ports import free_port
 
 SERVICE = """
@@ -251,13 +251,12 @@ def test_workers_of_a_preloading_gunicorn_keep_their_own_failures_and_only_the_p
     tmp_path: Path,
 ) -> None:
     (tmp_path / "service.py").write_text(PRELOADED)
-    (tmp_path / "gunicorn.conf.py").write_text("def post_worker_init(worker): worker.log.info('hears signals')\n")
+    (tmp_path / "gunicorn.conf.py").write_text(SAYS_WHEN_WORKERS_HEAR)
     port = free_port()
     command = ["gunicorn", "service:app", "--preload", "-w", "2", "--threads", "2", "-b", f"127.0.0.1:{port}"]
     with OtlpReceiver() as receiver:
         env = environment(tmp_path / "state", OTEL_EXPORTER_OTLP_ENDPOINT=receiver.endpoint)
         with Server(command, env, tmp_path, port, tmp_path / "log") as server, ThreadPoolExecutor(4) as pool:
-            # a worker that is told to stop before it listens to signals goes on
             wait_for(lambda: server.output().count("hears signals") == 2, "not there:", server.output)
             answers = list(pool.map(server.get, ["/fine", "/event"] * 40))
             assert server.stop() == 0, server.output()
