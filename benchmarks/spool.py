@@ -1,8 +1,8 @@
 """`python -m benchmarks.spool`: what it costs to make one event survive its process, beside SQLite and queues on disk.
 
 `append` is beside one SQLite commit an event (WAL, synchronous NORMAL: neither waits for the disk). Synced in groups of 64
-it is beside SQLite with synchronous FULL at the same group: once as a service does it, where another thread syncs one group
-while the next is appended, and once in the thread that appends. `track()` of an outcome is beside `put()` of two queues.
+it is beside SQLite with synchronous FULL at the same group: once as a service does it, where another thread syncs and is
+never more than two groups behind, and once in the thread that appends. `track()` of an outcome is beside `put()` of two queues.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from caseyos_otel.spool.writer import SpoolWriter
 FRAME: Final = bytes(range(256)) + bytes(144)
 """400 bytes: an outcome as it lies in the spool."""
 GROUP: Final = 64
+BEHIND: Final = 2
 FIELDS: Final = {"deal_id": "deal-17", "old_stage": "proposal", "new_stage": "won", "pipeline_value": 50_000.0}
 Write = Callable[[int], None]
 """Writes so many events."""
@@ -39,20 +40,24 @@ def _spool(root: Path, *, sync: bool) -> Iterator[Write]:
     writer.wait_for(["outcomes"])
 
     def write(count: int) -> None:
+        for _ in range(count):
+            writer.append("outcomes", FRAME)
+
+    def write_and_sync(count: int) -> None:
         for number in range(1, count + 1):
             writer.append("outcomes", FRAME)
-            if sync and number % GROUP == 0:
+            if number % GROUP == 0:
                 writer.sync()
 
     try:
-        yield write
+        yield write_and_sync if sync else write
     finally:
         writer.close()
 
 
 @contextmanager
 def _synced_behind(root: Path) -> Iterator[Write]:
-    """One group at a time is being synced, in a thread; a round ends when the last one is."""
+    """A thread syncs each group, and is at most `BEHIND` of them behind; a round ends when it has synced the last one."""
     writer = SpoolWriter(root, on_problem=print)
     writer.wait_for(["outcomes"])
     wanted: SimpleQueue[bool] = SimpleQueue()
@@ -67,10 +72,11 @@ def _synced_behind(root: Path) -> Iterator[Write]:
         for number in range(1, count + 1):
             writer.append("outcomes", FRAME)
             if number % GROUP == 0:
-                if number > GROUP:
+                if number > GROUP * BEHIND:
                     synced.get()
                 wanted.put(True)
-        synced.get()
+        for _ in range(min(BEHIND, count // GROUP)):
+            synced.get()
 
     thread = threading.Thread(target=sync)
     thread.start()

@@ -21,6 +21,10 @@ tails = st.sampled_from([0, 1, 15, 16, 500, 4096]).map(bytes)
 """What a killed process filled ahead of its records."""
 
 
+TIME = range(8, 16)
+"""The bytes of a record that tell when it was appended: one that differs there is whole, and has another age."""
+
+
 def segment_of(frames: list[bytes]) -> bytes:
     return encode_header() + b"".join(encode_record(frame, number) for number, frame in enumerate(frames))
 
@@ -60,7 +64,7 @@ def test_zeros_behind_the_last_record_are_its_end(frames: list[bytes], tail: byt
 
 @settings(deadline=None)
 @given(frames=payloads | sizes_alike, tail=tails, data=st.data())
-def test_one_flipped_bit_costs_one_record_which_is_set_aside(
+def test_one_flipped_bit_costs_at_most_one_record_which_is_set_aside(
     frames: list[bytes], tail: bytes, data: st.DataObject
 ) -> None:
     content = bytearray(segment_of(frames))
@@ -69,6 +73,9 @@ def test_one_flipped_bit_costs_one_record_which_is_set_aside(
     starts = [record.offset for record in scan(segment_of(frames), HEADER_SIZE)]
     hit = max(number for number, start in enumerate(starts) if start <= bit // 8)
     frames_left, aside, problems = delivered(bytes(content) + tail)
+    if bit // 8 - starts[hit] in TIME:
+        assert (frames_left, aside, problems) == (frames, [], [])
+        return
     end = [*starts, len(content)][hit + 1]
     assert frames_left == frames[:hit] + frames[hit + 1 :]
     assert without_zeros(aside) == without_zeros([bytes(content[starts[hit] : end])])

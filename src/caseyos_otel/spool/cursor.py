@@ -60,10 +60,15 @@ def replace(path: Path, data: bytes) -> None:
 
 
 def replace_or_report(path: Path, data: bytes, on_problem: OnProblem) -> None:
-    """`replace`; where the disk refuses, delivery goes on with what is in memory."""
+    """`replace`; where the disk refuses, delivery goes on with what is in memory.
+
+    A directory that is gone (delivered and closed meanwhile) needs neither cursor nor report.
+    """
     try:
         replace(path, data)
     except OSError as error:
+        if isinstance(error, FileNotFoundError) and not path.parent.exists():
+            return
         on_problem(Problem("cursor_not_written", path, f"kept in memory only: {error.strerror}"))
 
 

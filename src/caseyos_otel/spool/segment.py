@@ -3,11 +3,12 @@
 A segment is a header and any number of records, all little-endian::
 
     header   magic 8 bytes · version u32 · crc32 u32 of the twelve bytes before it
-    record   length u32 · appended at u64 (Unix nanoseconds) · crc32 u32 · payload
+    record   length u32 · crc32 u32 · appended at u64 (Unix nanoseconds) · payload
     zeros    behind the last record, where the file was filled ahead of its records
 
-The record's checksum covers length, time and payload: a flipped bit costs that record and no other. A length is never 0,
-so that zeros are no record, and always below 2**24. Where the zeros begin the records decide: a payload may end in some.
+The record's checksum covers its length, which it begins with, and its payload: a flipped bit costs that record and no
+other, or, in the time, makes it older or younger. A length is never 0, so that zeros are no record, and always below
+2**24. Where the zeros begin the records decide: a payload may end in some.
 """
 
 from __future__ import annotations
@@ -19,16 +20,16 @@ from typing import Final, Literal
 from zlib import crc32
 
 MAGIC: Final = b"COTSPOOL"
-VERSION: Final = 2
+VERSION: Final = 3
 MAX_PAYLOAD: Final = 2**24 - 1
 """Largest payload in bytes. The top byte of every length is 0, which makes looking for the next record cheap."""
 
 _HEADER: Final = struct.Struct("<8sI")
-_PREFIX: Final = struct.Struct("<IQ")
 _CRC: Final = struct.Struct("<I")
-_RECORD: Final = struct.Struct("<IQI")
+_RECORD: Final = struct.Struct("<IIQ")
 HEADER_SIZE: Final = _HEADER.size + _CRC.size
 RECORD_OVERHEAD: Final = _RECORD.size
+record_head: Final = _RECORD.pack
 _RESYNC_BUDGET: Final = 256 * 2**20
 """Bytes that one search for the next record may checksum; crafted content cannot make it run for minutes."""
 
@@ -73,9 +74,9 @@ def check_header(data: bytes) -> HeaderState:
 
 
 def encode_record(payload: bytes, appended_at: int) -> bytes:
-    """One record. `payload` holds 1 to `MAX_PAYLOAD` bytes; the caller checks."""
-    prefix = _PREFIX.pack(len(payload), appended_at)
-    return prefix + _CRC.pack(crc32(payload, crc32(prefix))) + payload
+    """One record, appended at this Unix nanosecond. `payload` holds 1 to `MAX_PAYLOAD` bytes; the caller checks."""
+    length = len(payload)
+    return record_head(length, crc32(payload, length), appended_at) + payload
 
 
 def intact(data: bytes, offset: int = 0) -> Iterator[Record]:
@@ -103,12 +104,12 @@ def record_at(data: bytes, offset: int) -> Record | None:
     """The record that starts at `offset`, or None when none that is whole and sound does."""
     if offset + RECORD_OVERHEAD > len(data):
         return None
-    length, appended_at, checksum = _RECORD.unpack_from(data, offset)
+    length, checksum, appended_at = _RECORD.unpack_from(data, offset)
     end = offset + RECORD_OVERHEAD + length
     if not 0 < length <= MAX_PAYLOAD or end > len(data):
         return None
     payload = data[offset + RECORD_OVERHEAD : end]
-    if crc32(payload, crc32(data[offset : offset + _PREFIX.size])) != checksum:
+    if crc32(payload, length) != checksum:
         return None
     return Record(offset, end, appended_at, payload)
 
@@ -119,7 +120,7 @@ def headers(data: bytes, offset: int = 0, *, whole: bool = True) -> Iterator[tup
     The last one may be cut short where not `whole`.
     """
     while offset + RECORD_OVERHEAD <= len(data):
-        length, appended_at, _ = _RECORD.unpack_from(data, offset)
+        length, _, appended_at = _RECORD.unpack_from(data, offset)
         offset += RECORD_OVERHEAD + length
         if not 0 < length <= MAX_PAYLOAD or (whole and offset > len(data)):
             return

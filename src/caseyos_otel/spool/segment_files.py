@@ -73,18 +73,20 @@ class SegmentFiles:
     def is_readable(self, segment: str) -> bool:
         """False for a segment of another format, which is reported once. Raises OSError."""
         with self._mutex:
-            if segment not in self._readable:
-                with (self._path / segment).open("rb", buffering=0) as file:
-                    header = file.read(HEADER_SIZE)
-                if len(header) < HEADER_SIZE:
-                    return True  # its writer died between creating and beginning it: nothing in it to misread
-                state = check_header(header)
-                self._readable[segment] = state != "other_version"
-                if state == "other_version":
-                    self._report("other_version", segment, "left untouched for the version that wrote it")
-                elif state == "damaged":
-                    self._report("damaged_header", segment, "its records are read all the same")
-            return self._readable[segment]
+            known = self._readable.get(segment)
+            if known is not None:
+                return known
+            with (self._path / segment).open("rb", buffering=0) as file:
+                header = file.read(HEADER_SIZE)
+            if len(header) < HEADER_SIZE:
+                return True  # its writer died between creating and beginning it: nothing in it to misread
+            state = check_header(header)
+            self._readable[segment] = state != "other_version"
+            if state == "other_version":
+                self._report("other_version", segment, "left untouched for the version that wrote it")
+            elif state == "damaged":
+                self._report("damaged_header", segment, "its records are read all the same")
+            return state != "other_version"
 
     def read(self, segment: str, start: int, max_records: int, max_bytes: int) -> Taken | None:
         """The next records from `start` on, at least one if there is one; None when there is nothing new.

@@ -7,11 +7,10 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Final
 
-from caseyos_otel.spool.open_segment import OpenSegment
 from caseyos_otel.spool.problem import OnProblem, Problem
 
 _MOST_PATHS: Final = 64
@@ -30,6 +29,7 @@ class Unsynced:
         self._since: float | None = None
         self._files: dict[Path, int] = {}
         self._syncing = threading.RLock()
+        self._is_syncing = False
 
     def add(self, path: Path) -> None:
         """Sync this file or directory with the next sync."""
@@ -37,30 +37,32 @@ class Unsynced:
             self._since = time.monotonic()
         self._paths.append(path)
 
-    def age(self, segments: Iterable[OpenSegment]) -> float:
+    def age(self, *, appended: bool) -> float:
         """Seconds since the last sync, or since the first change; 0 where nothing waits for one."""
-        if self._since is None or not (self._paths or any(segment.is_unsynced for segment in segments)):
-            return 0.0
-        return time.monotonic() - self._since
+        return time.monotonic() - self._since if self._since is not None and (self._paths or appended) else 0.0
 
-    def sync(self, segments: tuple[OpenSegment, ...]) -> None:
-        """Force what changed to disk, and wait for it."""
+    def sync(self, segments: Mapping[Path, bool]) -> None:
+        """Force what changed to disk, and wait for it. `segments`: the open ones, and whether records were appended."""
         with self._syncing:
-            self._since = time.monotonic()
-            paths = self._taken()
-            for segment in segments:
-                if segment.is_unsynced:
-                    segment.synced = segment.size
-                    self._sync_open(segment.path)
-            for path in paths:
-                self._sync_once(path)
-            self._close_all_but({segment.path for segment in segments})
+            in_another = self._is_syncing  # a signal handler syncs in the middle of a sync
+            try:
+                self._is_syncing = True
+                self._since = time.monotonic()
+                paths = self._taken()
+                for path, appended in segments.items():
+                    if appended:
+                        self._sync_open(path)
+                for path in paths:
+                    self._sync_once(path)
+            finally:
+                self._is_syncing = in_another
+            self._close_all_but(segments)
 
     def close(self) -> None:
         """Close the descriptors, unless another thread syncs just now."""
         if self._syncing.acquire(blocking=False):
             try:
-                self._close_all_but(set())
+                self._close_all_but(())
             finally:
                 self._syncing.release()
 
@@ -112,8 +114,10 @@ class Unsynced:
         except OSError as error:
             self._report(path, error)
 
-    def _close_all_but(self, paths: set[Path]) -> None:
-        for path in self._files.keys() - paths:
+    def _close_all_but(self, paths: Collection[Path]) -> None:
+        if self._is_syncing:
+            return  # by one of them, just now
+        for path in self._files.keys() - set(paths):
             if (fd := self._files.pop(path, None)) is not None:  # a signal handler may have been here
                 os.close(fd)
 

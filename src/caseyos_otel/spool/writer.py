@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from itertools import count
+from os import write
 from pathlib import Path
+from time import time_ns
 from typing import Final
+from zlib import crc32
 
+from caseyos_otel.spool.appender import Appender, Held
 from caseyos_otel.spool.directory import SegmentDirectory, prepare
 from caseyos_otel.spool.open_segment import LARGE, OpenSegment
-from caseyos_otel.spool.problem import FrameRefused, OnProblem, Problem, SpoolUnavailable, full, unavailable
-from caseyos_otel.spool.segment import HEADER_SIZE, MAX_PAYLOAD, encode_record
+from caseyos_otel.spool.problem import FrameRefused, OnProblem, Problem, full, unavailable
+from caseyos_otel.spool.segment import HEADER_SIZE, MAX_PAYLOAD, RECORD_OVERHEAD, record_head
 from caseyos_otel.spool.segment_files import segment_name
 from caseyos_otel.spool.space import Space
 from caseyos_otel.spool.unsynced import Unsynced
@@ -22,6 +28,8 @@ from caseyos_otel.spool.wakeup import Wakeup
 SEGMENT_BYTES: Final = 4 * 2**20
 _LOOK_EVERY_S: Final = 0.5
 """How often it is looked whether the directory is still there."""
+_IN_FLIGHT_S: Final = 0.05
+"""An append that has found its segment takes microseconds to write to it."""
 _SERIES: Final = re.compile(r"[a-z][a-z0-9_]*")
 
 
@@ -54,8 +62,9 @@ class SpoolWriter:
 
     def _reset(self) -> None:
         self._lock = threading.RLock()
-        self._open: dict[str, OpenSegment] = {}
-        self._beginning: set[str] = set()
+        self._open: dict[str, Appender] = {}
+        self._written: dict[str, Held] = {}
+        self._over: deque[Held] = deque()
         self._numbers: dict[str, Iterator[int]] = {}
         self._preparing = False
         self._own: SegmentDirectory | None = None
@@ -79,46 +88,46 @@ class SpoolWriter:
         self._waiting = (*self._waiting, wakeup)
 
     def append(self, series: str, frame: bytes) -> None:
-        """Write one record to the current segment of `series` (`outcomes`, `failures`) with one `pwrite()`.
+        """Write one record to the current segment of `series` (`outcomes`, `failures`) with one `write()`.
 
         Raises `SpoolUnavailable` (what, where, how to mend); then nothing of the frame is on disk, and the next call
         tries anew. `SpoolFull` where it is the bound; `FrameRefused` for a frame that is empty or larger than
         `MAX_PAYLOAD` bytes.
         """
-        if not 0 < len(frame) <= MAX_PAYLOAD:
-            raise FrameRefused(f"spool: a frame of {len(frame)} bytes; accepted are 1 to {MAX_PAYLOAD}")
-        record = encode_record(frame, time.time_ns())
-        with self._lock:
-            segment = self._open.get(series)
-            if segment is None or not segment.append(record):
-                self._append_slowly(series, record)
+        length = len(frame)
+        size = length + RECORD_OVERHEAD
+        appender = self._open.get(series)
+        if appender is None or not RECORD_OVERHEAD < size <= appender.room:
+            del appender  # its segment may have to end
+            appender = self._with_room(series, length)
+        appender.room -= size
+        try:
+            written = write(appender.fd, record_head(length, crc32(frame, length), time_ns()) + frame)
+        except OSError as error:
+            raise unavailable("append to", appender.segment.path, error) from error
+        if written != size:
+            raise appender.torn(written, size)
         for wakeup in self._waiting:
             if not wakeup.is_set:
                 wakeup.set()
 
     def written_size(self, name: str) -> int | None:
-        """Bytes written whole to segment `name`; None when it is no longer being written.
-
-        Asked without the lock, so in this order: a segment is in `_beginning` before its file exists, until it is in
-        `_open`. One that were in neither for a moment would be taken for complete, empty, and unlinked.
-        """
-        if name in self._beginning:
-            return 0
-        for segment in tuple(self._open.values()):
-            if segment.name == name:
-                return segment.size
-        return None
+        """Bytes written whole to segment `name`; None when nobody can write to it any more."""
+        held = self._written.get(name)
+        appender = None if held is None else held()
+        return None if appender is None else appender.segment.size
 
     @property
     def unsynced_age(self) -> float:
         """Seconds of appends that a power cut would cost at most: since the last sync; 0 where it would cost none."""
-        return self._unsynced.age(tuple(self._open.values()))
+        appended = any(appender.segment.is_unsynced for appender in tuple(self._open.values()))
+        return self._unsynced.age(appended=appended)
 
     def end_segment(self, series: str) -> None:
         """Let the next append to `series` begin a new segment, so that the current one may go."""
         with self._lock:
-            if (current := self._open.pop(series, None)) is not None:
-                self._retire(current)
+            self._open.pop(series, None)
+        self._have_ended()
 
     def sync(self) -> None:
         """Force what was appended since the last call to disk. For a background tick: it waits, and no append does."""
@@ -126,28 +135,34 @@ class SpoolWriter:
             self._look_again_at = now + _LOOK_EVERY_S
             with self._lock:
                 self._leave_if_vanished()
-        self._unsynced.sync(tuple(self._open.values()))
+        self._end_those_over()
+        self._unsynced.sync(self._marked_synced())
 
     def close(self) -> None:
         """End the segments and let the directory go: removed when everything is delivered, else left to an adopter.
 
         An append after this begins a new directory, so that an event at the very end of a process is not lost either.
+        One in the middle of which this is called (a signal handler) still goes to the old directory, which therefore
+        stays this process's until it ends.
         """
         with self._lock:
             own, self._own = self._own, None
-            self._close_segments()
+            self._open.clear()
             self._unsynced.close()
-            if own is not None:
-                own.reap(self._destinations)
-                if not own.remove_if_empty():
-                    own.let_go()
+        if own is not None and self._have_ended():
+            own.reap(self._destinations)
+            if not own.remove_if_empty():
+                own.let_go()
 
     def after_fork_in_child(self) -> None:
         """Forget what is the parent's: closed here, still locked there. The next append makes a new directory."""
-        inherited, unsynced, own = tuple(self._open.values()), self._unsynced, self._own
+        inherited = [(held.segment, held()) for held in self._written.values()]
+        unsynced, own = self._unsynced, self._own
         self._reset()
         self._waiting = ()
-        for segment in inherited:
+        for segment, appender in inherited:
+            if appender is not None:
+                appender.let_go()
             segment.let_go()
         unsynced.let_go()
         if own is not None:
@@ -155,33 +170,34 @@ class SpoolWriter:
 
     # -- room for a record ---------------------------------------------------------------------------------------
 
-    def _append_slowly(self, series: str, record: bytes) -> None:
-        """An append that needs room first, or comes from a signal handler or a finalizer inside another one.
+    def _with_room(self, series: str, length: int) -> Appender:
+        """Who appends a payload that needs room first. Raises as `append` does.
 
-        Such a one gets a segment for itself: the interrupted call may be anywhere between its check and its write.
+        A signal handler or a finalizer that needs some in the middle of this gets a segment for itself.
         """
-        current = self._open.get(series)
-        if self._preparing or (current is not None and current.is_busy):
-            self._append_alone(series, record)
-            return
-        self._preparing = True
-        try:
-            segment = self._prepared(series, len(record))
-        finally:
-            self._preparing = False
-        if not segment.append(record):  # a signal handler took the room meanwhile
-            self._append_alone(series, record)
+        if not 0 < length <= MAX_PAYLOAD:
+            raise FrameRefused(f"spool: a frame of {length} bytes; accepted are 1 to {MAX_PAYLOAD}")
+        with self._lock:
+            if self._preparing:
+                return self._new_segment(series)
+            self._preparing = True
+            try:
+                return self._prepared(series, length + RECORD_OVERHEAD)
+            finally:
+                self._preparing = False
+                self._end_those_over()
 
-    def _prepared(self, series: str, size: int) -> OpenSegment:
-        """The segment for the next record, with room for it. Raises `SpoolUnavailable`, `SpoolFull`."""
+    def _prepared(self, series: str, size: int) -> Appender:
         if self.space.lacks(series, size):
             self._find_room(series, size)
-        segment = self._current(series, size)
+        appender = self._current(series, size)
+        segment = appender.segment
         end = segment.size + size
         if end > segment.filled:
             until = segment.stretch(end, self._segment_bytes)
             self._fill(segment, end if self.space.lacks(series, until - segment.filled) else until, end)
-        return segment
+        appender.count_room()
+        return appender
 
     def _find_room(self, series: str, size: int) -> None:
         self.space.look_if_due()
@@ -204,46 +220,20 @@ class SpoolWriter:
         finally:
             self.space.used += segment.filled - before
 
-    def _append_alone(self, series: str, record: bytes) -> None:
-        segment = self._new_segment(series)
-        try:
-            end = HEADER_SIZE + len(record)
-            self._fill(segment, end, end)
-            segment.append(record)
-            self._unsynced.add(segment.path)
-        except SpoolUnavailable:
-            segment.path.unlink(missing_ok=True)
-            raise
-        finally:
-            segment.close()
-            self._beginning.discard(segment.name)
-
     # -- segments ------------------------------------------------------------------------------------------------
 
-    def _current(self, series: str, size: int) -> OpenSegment:
-        """The segment that `size` bytes belong in: the current one where it is empty or they fit into it, else a new one."""
-        segment = self._open.get(series)
-        if segment is not None:
-            try:
-                segment.settle()
-            except OSError as error:
-                raise unavailable("read", segment.path, error) from error
-            if segment.size == HEADER_SIZE or segment.size + size <= self._segment_bytes:
-                return segment
-        return self._roll(series)
+    def _current(self, series: str, size: int) -> Appender:
+        """Whose segment `size` bytes belong in: the current one where it is empty or they fit into it, else a new one."""
+        appender = self._open.get(series)
+        if appender is not None and not appender.segment.torn:
+            written = appender.segment.size
+            if written == HEADER_SIZE or written + size <= self._segment_bytes:
+                return appender
+        self._open[series] = appender = self._new_segment(series)
+        return appender
 
-    def _roll(self, series: str) -> OpenSegment:
-        segment = self._new_segment(series)
-        try:
-            previous, self._open[series] = self._open.get(series), segment
-        finally:
-            self._beginning.discard(segment.name)
-        if previous is not None:
-            self._retire(previous)
-        return segment
-
-    def _new_segment(self, series: str) -> OpenSegment:
-        """A segment with its header, still in `_beginning`. Raises `SpoolUnavailable`."""
+    def _new_segment(self, series: str) -> Appender:
+        """A segment with its header. Raises `SpoolUnavailable`."""
         if not _SERIES.fullmatch(series):
             raise FrameRefused(f"spool: series {series!r}; accepted are lower-case names such as 'outcomes'")
         try:
@@ -252,44 +242,72 @@ class SpoolWriter:
             except FileNotFoundError:
                 self._leave_if_vanished()
                 return self._begin_segment(series)
+            except FileExistsError:  # a child that was forked in the middle of this was quicker
+                return self._begin_segment(series)
         except OSError as error:
             raise unavailable("create a segment in", self.directory, error) from error
 
-    def _begin_segment(self, series: str) -> OpenSegment:
-        directory = self._own_directory().path
-        name = segment_name(series, next(self._numbers.setdefault(series, count(1))))
-        self._beginning.add(name)
-        try:
-            segment = OpenSegment(directory / name)
-        except OSError:
-            self._beginning.discard(name)
-            raise
-        self._unsynced.add(directory)
-        return segment
+    def _begin_segment(self, series: str) -> Appender:
+        """Known as one that is being written before its file exists: else it would be taken for complete, and unlinked.
 
-    def _retire(self, segment: OpenSegment) -> None:
+        And before it is certain that the directory is still ours: who closes it from now on sees that it is needed.
+        """
+        while True:
+            own = self._own_directory()
+            name = segment_name(series, next(self._numbers.setdefault(series, count(1))))
+            appender = Appender(OpenSegment(own.path / name))
+            self._written[name] = Held(appender, self._over)
+            if self._own is own:
+                appender.begin()
+                self._unsynced.add(own.path)
+                return appender
+
+    def _end_those_over(self) -> None:
+        """Cut and close the segments that nobody can write to any more."""
+        with contextlib.suppress(IndexError):
+            while True:
+                self._end(self._over.popleft().segment)
+
+    def _end(self, segment: OpenSegment) -> None:
         if segment.is_unsynced:
             self._unsynced.add(segment.path)
         self.space.used -= segment.close()
+        self._written.pop(segment.name, None)
 
-    def _close_segments(self) -> None:
-        segments, self._open = tuple(self._open.values()), {}
-        for segment in segments:
-            segment.close()
+    def _marked_synced(self) -> dict[Path, bool]:
+        """The open segments, and whether they changed since the last time. Nothing holds them any more during the sync."""
+        appenders = tuple(self._open.values())
+        return {appender.segment.path: appender.segment.mark_synced() for appender in appenders}
+
+    def _have_ended(self) -> bool:
+        """Whether every segment that is not open has ended: soon, but for an append that this call interrupted."""
+        until = time.monotonic() + _IN_FLIGHT_S
+        while self._in_flight():
+            if time.monotonic() >= until:
+                return False
+            time.sleep(0.001)
+        self._end_those_over()
+        return True
+
+    def _in_flight(self) -> bool:
+        current = {appender.segment.name for appender in tuple(self._open.values())}
+        return any(held() is not None for name, held in tuple(self._written.items()) if name not in current)
 
     # -- the directory -------------------------------------------------------------------------------------------
 
     def _own_directory(self) -> SegmentDirectory:
-        if self._own is None:
+        own = self._own
+        if own is None:
             prepare(self.directory)
             made = SegmentDirectory.create(self.directory, self.written_size, self._on_problem, self.role)
             made.wait_for(self._destinations)
             self._unsynced.add(self.directory)
-            if self._own is not None:  # a signal handler was here in between
+            own = self._own
+            if own is None:
+                self._own = own = made
+            else:  # a signal handler was here in between
                 made.remove_if_empty()
-                return self._own
-            self._own = made
-        return self._own
+        return own
 
     def _leave_if_vanished(self) -> None:
         """Somebody removed our directory: appends would go to files that nobody can find."""
@@ -297,7 +315,7 @@ class SpoolWriter:
         if own is None or own.exists():
             return
         self._own = None
-        self._close_segments()
+        self._open.clear()
         own.let_go()
         detail = "removed under a running process, with what was in it; a new one is made at the next append"
         self._on_problem(Problem("directory_vanished", own.path, detail))

@@ -23,7 +23,7 @@ def test_a_segment_is_laid_out_as_documented() -> None:
     header, record = encode_header(), encode_record(b"abc", 258)
     assert (len(header), header[:8], header[8:12]) == (HEADER_SIZE, MAGIC, VERSION.to_bytes(4, "little"))
     assert record[:4] == (3).to_bytes(4, "little")
-    assert record[4:12] == (258).to_bytes(8, "little")
+    assert record[8:16] == (258).to_bytes(8, "little")
     assert record[RECORD_OVERHEAD:] == b"abc"
 
 

@@ -7,12 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from caseyos_otel.spool.open_segment import OpenSegment
 from caseyos_otel.spool.problem import Problem
-from caseyos_otel.spool.segment import encode_record
 from caseyos_otel.spool.unsynced import Unsynced
-
-RECORD = encode_record(b"frame", 1)
 
 
 @pytest.fixture
@@ -21,9 +17,9 @@ def unsynced(problems: list[Problem]) -> Unsynced:
 
 
 @pytest.fixture
-def segment(tmp_path: Path) -> OpenSegment:
-    made = OpenSegment(tmp_path / "outcomes-00000001.seg")
-    made.fill(2**14)
+def path(tmp_path: Path) -> Path:
+    made = tmp_path / "outcomes-00000001.seg"
+    made.touch()
     return made
 
 
@@ -33,50 +29,40 @@ def descriptors(path: Path) -> int:
     return sum(link.is_symlink() and str(link.readlink()).startswith(str(path)) for link in links)
 
 
-def test_a_segment_has_an_age_from_an_append_to_the_next_sync(unsynced: Unsynced, segment: OpenSegment) -> None:
-    unsynced.add(segment.path.parent)
-    unsynced.sync((segment,))
-    assert unsynced.age([segment]) == 0.0
-    segment.append(RECORD)
-    assert unsynced.age([segment]) > 0.0
-    unsynced.sync((segment,))
-    assert unsynced.age([segment]) == 0.0
-    segment.close()
+def test_there_is_an_age_from_a_change_to_the_next_sync(unsynced: Unsynced, path: Path) -> None:
+    assert unsynced.age(appended=False) == 0.0
+    unsynced.add(path.parent)
+    assert unsynced.age(appended=False) > 0.0
+    unsynced.sync({})
+    assert unsynced.age(appended=False) == 0.0
+    assert unsynced.age(appended=True) > 0.0
+
+
+def test_a_segment_is_opened_once_and_closed_by_the_sync_after_its_end(unsynced: Unsynced, path: Path) -> None:
+    unsynced.sync({path: False})
+    assert descriptors(path) == 0
+    for appended in (True, True, False):
+        unsynced.sync({path: appended})
+        assert descriptors(path) == 1
+    unsynced.sync({})
+    assert descriptors(path) == 0
+
+
+def test_closing_and_letting_go_close_what_was_opened(unsynced: Unsynced, path: Path) -> None:
+    unsynced.sync({path: True})
     unsynced.close()
-
-
-def test_a_segment_is_opened_once_and_closed_by_the_sync_after_its_end(
-    unsynced: Unsynced, segment: OpenSegment
-) -> None:
-    for _ in range(3):
-        segment.append(RECORD)
-        unsynced.sync((segment,))
-        assert descriptors(segment.path) == 2
-    segment.close()
-    assert descriptors(segment.path) == 1
-    unsynced.sync(())
-    assert descriptors(segment.path) == 0
-
-
-def test_closing_and_letting_go_close_what_was_opened(unsynced: Unsynced, segment: OpenSegment) -> None:
-    segment.append(RECORD)
-    unsynced.sync((segment,))
-    unsynced.close()
-    assert descriptors(segment.path) == 1
-    segment.append(RECORD)
-    unsynced.sync((segment,))
+    assert descriptors(path) == 0
+    unsynced.sync({path: True})
     unsynced.let_go()
-    assert descriptors(segment.path) == 1
-    segment.close()
+    assert descriptors(path) == 0
 
 
 def test_what_is_gone_is_no_problem_and_what_cannot_be_opened_is_told(
-    unsynced: Unsynced, segment: OpenSegment, problems: list[Problem]
+    unsynced: Unsynced, path: Path, problems: list[Problem]
 ) -> None:
-    unsynced.add(segment.path.parent / "delivered and unlinked")
-    unsynced.sync(())
+    unsynced.add(path.parent / "delivered and unlinked")
+    unsynced.sync({})
     assert problems == []
-    unsynced.add(segment.path / "below a file")
-    unsynced.sync(())
+    unsynced.add(path / "below a file")
+    unsynced.sync({})
     assert [problem.kind for problem in problems] == ["not_synced"]
-    segment.close()

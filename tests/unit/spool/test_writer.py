@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import contextlib
 import shutil
 import signal
 import subprocess
@@ -110,21 +109,24 @@ FULL = """
 """
 
 
-@pytest.mark.parametrize("full", ["filled before", "while it is filled"])
+@pytest.mark.parametrize(
+    ("full", "refused"), [("filled before", "378"), ("while it is filled", "345678")], ids=["before", "meanwhile"]
+)
 def test_a_full_disk_leaves_no_half_record(
-    root: Path, make_spool: MakeSpool, drain: Drain, problems: list[Problem], full: str
+    root: Path, make_spool: MakeSpool, drain: Drain, problems: list[Problem], full: str, refused: str
 ) -> None:
     """The kernel writes up to the file size limit and reports a short write, as it does on a full disk; it refuses what
-    is written over zeros beyond it as well, as a copy-on-write file system does.
+    is written over zeros beyond it as well, as a copy-on-write file system does. Then another file is begun.
     """
     command = [sys.executable, "-c", textwrap.dedent(FULL), str(root), full]
     output = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
-    assert [line.split()[0] for line in output.splitlines()] == list("345678")
+    assert [line.split()[0] for line in output.splitlines()] == list(refused)
     assert "raise the file size limit" in output
     assert str(root) in output
     spool = make_spool("outcomes")
     assert spool.adopt() == 1
-    assert [frame[:1] for frame in drain(spool, "outcomes")] == [b"0", b"1", b"2", b"x", b"9"]
+    kept = [number for number in "012345678x9" if number not in refused]
+    assert [frame[:1].decode() for frame in drain(spool, "outcomes")] == kept
     assert problems == []
 
 
@@ -219,36 +221,40 @@ def test_an_exception_in_the_middle_of_an_append_neither_loses_nor_cuts_a_record
     assert problems == []
 
 
-def test_a_signal_handler_may_close_in_the_middle_of_an_append(
-    make_spool: MakeSpool, drain: Drain, problems: list[Problem]
-) -> None:
-    """As one of SIGTERM does that shuts down: what returned is there, and nothing is twice."""
-    spool, returned, closed = make_spool("outcomes"), [], 0
+CLOSING = """
+    import signal, sys
+    from pathlib import Path
+    from caseyos_otel.spool.writer import SpoolWriter
+    writer, closed = SpoolWriter(Path(sys.argv[1]), on_problem=print), 0
+    writer.wait_for(["outcomes"])
 
-    def handler(signum: int, frame: object) -> None:
-        nonlocal closed
-        spool.writer.close()
+    def handler(signum, frame):
+        global closed
+        writer.close()
         closed += 1
 
-    before = signal.signal(signal.SIGALRM, handler)
+    signal.signal(signal.SIGALRM, handler)
     number = 0
-    try:
-        for shot in range(60):
-            signal.setitimer(signal.ITIMER_REAL, 0.0003 + 0.0001 * (shot % 7))
-            while closed <= shot:
-                number += 1
-                with contextlib.suppress(SpoolUnavailable):
-                    spool.writer.append("outcomes", b"%d" % number)
-                    returned.append(number)
-    finally:
-        signal.signal(signal.SIGALRM, before)
+    for shot in range(60):
+        signal.setitimer(signal.ITIMER_REAL, 0.0003 + 0.0001 * (shot % 7))
+        while closed <= shot:
+            number += 1
+            writer.append("outcomes", b"%d" % number)
+    print(number)
+"""
+
+
+def test_a_signal_handler_may_close_in_the_middle_of_an_append(
+    root: Path, make_spool: MakeSpool, drain: Drain, problems: list[Problem]
+) -> None:
+    """As one of SIGTERM does that shuts down: what returned is there, and nothing is twice."""
+    command = [sys.executable, "-c", textwrap.dedent(CLOSING), str(root)]
+    output = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
     following = make_spool("outcomes")
-    spool.close()
     following.adopt()
-    delivered = [int(frame) for frame in drain(following, "outcomes")]
-    assert len(set(delivered)) == len(delivered)
-    assert set(returned) <= set(delivered)
-    assert problems == []
+    delivered = sorted(int(frame) for frame in drain(following, "outcomes"))
+    assert delivered == list(range(1, int(output.stdout) + 1))
+    assert (problems, output.stderr) == ([], "")
 
 
 def test_segments_end_while_others_are_synced_in_the_background(
