@@ -8,6 +8,7 @@ never more than two groups behind, and once in the thread that appends. `track()
 from __future__ import annotations
 
 import argparse
+import atexit
 import json
 import shutil
 import sqlite3
@@ -187,10 +188,8 @@ def main() -> int:
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
     scratch = Path(tempfile.mkdtemp(prefix="benchmarks-spool-"))
-    try:
-        report = {title: _compare(ways, scratch, asked.rounds, asked.events) for title, ways in COMPARED.items()}
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+    atexit.register(shutil.rmtree, scratch, ignore_errors=True)  # behind the end of what `track()` started
+    report = {title: _compare(ways, scratch, asked.rounds, asked.events) for title, ways in COMPARED.items()}
     print(json.dumps(report) if asked.json else "\n\n".join(_text(title, each) for title, each in report.items()))
     return 0
 

@@ -186,7 +186,7 @@ class SegmentDirectory:
         """Remove the directory and let its lock go, when nothing is left but the owner's own small files."""
         with self._mutex:
             names = [path.name for path in self.path.iterdir()] if self.path.exists() else []
-            if not all(_is_small_file(name) for name in names):
+            if not all(map(_is_small_file, names)):
                 return False
             with contextlib.suppress(OSError):  # what cannot be removed now, the next adopter tries again
                 # The lock last: whoever finds the directory meanwhile must still find it locked.
