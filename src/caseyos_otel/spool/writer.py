@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from itertools import count
 from os import write
@@ -15,7 +13,7 @@ from time import time_ns
 from typing import Final
 from zlib import crc32
 
-from caseyos_otel.spool.appender import Appender, Held
+from caseyos_otel.spool.appender import Appender
 from caseyos_otel.spool.directory import SegmentDirectory, prepare
 from caseyos_otel.spool.open_segment import LARGE, OpenSegment
 from caseyos_otel.spool.problem import FrameRefused, OnProblem, Problem, full, unavailable
@@ -24,6 +22,7 @@ from caseyos_otel.spool.segment_files import segment_name
 from caseyos_otel.spool.space import Space
 from caseyos_otel.spool.unsynced import Unsynced
 from caseyos_otel.spool.wakeup import Wakeup
+from caseyos_otel.spool.written import WrittenSegments
 
 SEGMENT_BYTES: Final = 4 * 2**20
 _LOOK_EVERY_S: Final = 0.5
@@ -62,9 +61,7 @@ class SpoolWriter:
 
     def _reset(self) -> None:
         self._lock = threading.RLock()
-        self._open: dict[str, Appender] = {}
-        self._written: dict[str, Held] = {}
-        self._over: deque[Held] = deque()
+        self._written = WrittenSegments()
         self._numbers: dict[str, Iterator[int]] = {}
         self._preparing = False
         self._own: SegmentDirectory | None = None
@@ -96,7 +93,7 @@ class SpoolWriter:
         """
         length = len(frame)
         size = length + RECORD_OVERHEAD
-        appender = self._open.get(series)
+        appender = self._written.current.get(series)
         if appender is None or not RECORD_OVERHEAD < size <= appender.room:
             del appender  # its segment may have to end
             appender = self._with_room(series, length)
@@ -111,23 +108,17 @@ class SpoolWriter:
             if not wakeup.is_set:
                 wakeup.set()
 
-    def written_size(self, name: str) -> int | None:
-        """Bytes written whole to segment `name`; None when nobody can write to it any more."""
-        held = self._written.get(name)
-        appender = None if held is None else held()
-        return None if appender is None else appender.segment.size
-
     @property
     def unsynced_age(self) -> float:
         """Seconds of appends that a power cut would cost at most: since the last sync; 0 where it would cost none."""
-        appended = any(appender.segment.is_unsynced for appender in tuple(self._open.values()))
-        return self._unsynced.age(appended=appended)
+        return self._unsynced.age(appended=self._written.is_unsynced)
 
     def end_segment(self, series: str) -> None:
         """Let the next append to `series` begin a new segment, so that the current one may go."""
         with self._lock:
-            self._open.pop(series, None)
-        self._have_ended()
+            self._written.current.pop(series, None)
+        self._written.wait(_IN_FLIGHT_S)
+        self._end_those_over()
 
     def sync(self) -> None:
         """Force what was appended since the last call to disk. For a background tick: it waits, and no append does."""
@@ -136,7 +127,7 @@ class SpoolWriter:
             with self._lock:
                 self._leave_if_vanished()
         self._end_those_over()
-        self._unsynced.sync(self._marked_synced())
+        self._unsynced.sync(self._written.mark_synced())
 
     def close(self) -> None:
         """End the segments and let the directory go: removed when everything is delivered, else left to an adopter.
@@ -147,23 +138,21 @@ class SpoolWriter:
         """
         with self._lock:
             own, self._own = self._own, None
-            self._open.clear()
+            self._written.current.clear()
             self._unsynced.close()
-        if own is not None and self._have_ended():
+        is_over = self._written.wait(_IN_FLIGHT_S)
+        self._end_those_over()
+        if own is not None and is_over:
             own.reap(self._destinations)
             if not own.remove_if_empty():
                 own.let_go()
 
     def after_fork_in_child(self) -> None:
         """Forget what is the parent's: closed here, still locked there. The next append makes a new directory."""
-        inherited = [(held.segment, held()) for held in self._written.values()]
-        unsynced, own = self._unsynced, self._own
+        written, unsynced, own = self._written, self._unsynced, self._own
         self._reset()
         self._waiting = ()
-        for segment, appender in inherited:
-            if appender is not None:
-                appender.let_go()
-            segment.let_go()
+        written.let_go()
         unsynced.let_go()
         if own is not None:
             own.let_go()
@@ -224,12 +213,12 @@ class SpoolWriter:
 
     def _current(self, series: str, size: int) -> Appender:
         """Whose segment `size` bytes belong in: the current one where it is empty or they fit into it, else a new one."""
-        appender = self._open.get(series)
+        appender = self._written.current.get(series)
         if appender is not None and not appender.segment.torn:
             written = appender.segment.size
             if written == HEADER_SIZE or written + size <= self._segment_bytes:
                 return appender
-        self._open[series] = appender = self._new_segment(series)
+        self._written.current[series] = appender = self._new_segment(series)
         return appender
 
     def _new_segment(self, series: str) -> Appender:
@@ -248,50 +237,21 @@ class SpoolWriter:
             raise unavailable("create a segment in", self.directory, error) from error
 
     def _begin_segment(self, series: str) -> Appender:
-        """Known as one that is being written before its file exists: else it would be taken for complete, and unlinked.
-
-        And before it is certain that the directory is still ours: who closes it from now on sees that it is needed.
-        """
+        """Announced before it is certain that the directory is still ours: who closes that from then on sees it in use."""
         while True:
             own = self._own_directory()
             name = segment_name(series, next(self._numbers.setdefault(series, count(1))))
-            appender = Appender(OpenSegment(own.path / name))
-            self._written[name] = Held(appender, self._over)
+            appender = self._written.announce(own.path / name)
             if self._own is own:
                 appender.begin()
                 self._unsynced.add(own.path)
                 return appender
 
     def _end_those_over(self) -> None:
-        """Cut and close the segments that nobody can write to any more."""
-        with contextlib.suppress(IndexError):
-            while True:
-                self._end(self._over.popleft().segment)
-
-    def _end(self, segment: OpenSegment) -> None:
-        if segment.is_unsynced:
-            self._unsynced.add(segment.path)
-        self.space.used -= segment.close()
-        self._written.pop(segment.name, None)
-
-    def _marked_synced(self) -> dict[Path, bool]:
-        """The open segments, and whether they changed since the last time. Nothing holds them any more during the sync."""
-        appenders = tuple(self._open.values())
-        return {appender.segment.path: appender.segment.mark_synced() for appender in appenders}
-
-    def _have_ended(self) -> bool:
-        """Whether every segment that is not open has ended: soon, but for an append that this call interrupted."""
-        until = time.monotonic() + _IN_FLIGHT_S
-        while self._in_flight():
-            if time.monotonic() >= until:
-                return False
-            time.sleep(0.001)
-        self._end_those_over()
-        return True
-
-    def _in_flight(self) -> bool:
-        current = {appender.segment.name for appender in tuple(self._open.values())}
-        return any(held() is not None for name, held in tuple(self._written.items()) if name not in current)
+        for segment in self._written.over():
+            if segment.is_unsynced:
+                self._unsynced.add(segment.path)
+            self.space.used -= segment.close()
 
     # -- the directory -------------------------------------------------------------------------------------------
 
@@ -299,7 +259,7 @@ class SpoolWriter:
         own = self._own
         if own is None:
             prepare(self.directory)
-            made = SegmentDirectory.create(self.directory, self.written_size, self._on_problem, self.role)
+            made = SegmentDirectory.create(self.directory, self._written.size, self._on_problem, self.role)
             made.wait_for(self._destinations)
             self._unsynced.add(self.directory)
             own = self._own
@@ -315,7 +275,7 @@ class SpoolWriter:
         if own is None or own.exists():
             return
         self._own = None
-        self._open.clear()
+        self._written.current.clear()
         own.let_go()
         detail = "removed under a running process, with what was in it; a new one is made at the next append"
         self._on_problem(Problem("directory_vanished", own.path, detail))
