@@ -35,7 +35,7 @@ class Appender:
 
     def count_room(self) -> None:
         """Count the zeros that are there."""
-        self.room = self.segment.filled - self.segment.size
+        self.room = 0 if self.segment.torn else self.segment.filled - self.segment.size
 
     def torn(self, written: int, size: int) -> SpoolUnavailable:
         """Let nothing follow half a record; the error that says so."""
@@ -47,6 +47,8 @@ class Appender:
     def let_go(self) -> None:
         """In a forked child: nothing is appended here any more, not even by a call that the fork interrupted."""
         self.fd = _LET_GO
+        self.room = 0
+        self.segment.torn = True
 
 
 class Held(ref[Appender]):

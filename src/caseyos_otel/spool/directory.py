@@ -31,9 +31,11 @@ ABANDON_AFTER: Final = 7 * 86_400.0
 class SegmentDirectory:
     """Segments, cursors and the destinations they wait for. Thread-safe; one thread a destination."""
 
-    def __init__(self, path: Path, lock_fd: int, written_size: WrittenSize, on_problem: OnProblem) -> None:
+    def __init__(self, path: Path, lock_fd: int, written_size: WrittenSize, on_problem: OnProblem, pid: int) -> None:
+        """`pid`: whose it is, read before it was made or locked, as the process may have forked since."""
         self.path = path
         self._lock_fd = lock_fd
+        self._pid = pid
         self._identity = path.stat()
         self._on_problem = on_problem
         self._mutex = threading.RLock()
@@ -47,6 +49,7 @@ class SegmentDirectory:
     def create(cls, root: Path, written_size: WrittenSize, on_problem: OnProblem, role: str = "") -> Self:
         """A new directory, mode 0700, locked; its name begins with the role of its process. Raises OSError."""
         while True:
+            pid = os.getpid()
             path = root / "-".join(filter(None, (role, uuid4().hex)))
             path.mkdir(mode=0o700)
             try:
@@ -56,20 +59,26 @@ class SegmentDirectory:
                     path.rmdir()
                 raise
             if fd is not None:
-                return cls(path, fd, written_size, on_problem)
+                return cls(path, fd, written_size, on_problem, pid)
             # Another process took the directory, still empty, for a dead one and removes it.
 
     @classmethod
     def take(cls, path: Path, on_problem: OnProblem) -> Self | None:
         """The directory of a dead process, or None while its owner lives. Raises OSError."""
+        pid = os.getpid()
         fd = lock.acquire(path, create=False)
-        return None if fd is None else cls(path, fd, lambda name: None, on_problem)
+        return None if fd is None else cls(path, fd, lambda name: None, on_problem, pid)
 
     def let_go(self) -> None:
         """Close the lock, without unlocking it: a parent or child of this process may hold the same one."""
         fd, self._lock_fd = self._lock_fd, -1
         if fd >= 0:
             os.close(fd)
+
+    @property
+    def is_inherited(self) -> bool:
+        """True in a forked child of the process whose it is."""
+        return os.getpid() != self._pid
 
     def exists(self) -> bool:
         """False when somebody removed it, or put another in its place, under the living owner."""

@@ -50,10 +50,10 @@ class OpenSegment:
 
     def create(self) -> None:
         """Create the file, with its header. Raises OSError, also in a child that was forked since: it is its parent's."""
-        if not self._is_ours:
-            raise OSError(errno.EOWNERDEAD, "its process forked in the middle of that")
         self.fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
+            if not self._is_ours:
+                raise OSError(errno.EOWNERDEAD, "its process forked in the middle of that")
             if os.write(self.fd, encode_header()) != HEADER_SIZE:
                 raise OSError(errno.ENOSPC, "only a part of the header was written")
             self._zeros = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)

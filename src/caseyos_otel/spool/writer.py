@@ -169,8 +169,8 @@ class SpoolWriter:
         with self._lock:
             if self._preparing:
                 return self._new_segment(series)
-            self._preparing = True
             try:
+                self._preparing = True
                 return self._prepared(series, length + RECORD_OVERHEAD)
             finally:
                 self._preparing = False
@@ -256,17 +256,18 @@ class SpoolWriter:
     # -- the directory -------------------------------------------------------------------------------------------
 
     def _own_directory(self) -> SegmentDirectory:
-        own = self._own
-        if own is None:
+        """This process's; one that its parent was just making, where that forked in the middle, is not."""
+        while (own := self._own) is None or own.is_inherited:
             prepare(self.directory)
             made = SegmentDirectory.create(self.directory, self._written.size, self._on_problem, self.role)
             made.wait_for(self._destinations)
             self._unsynced.add(self.directory)
-            own = self._own
-            if own is None:
-                self._own = own = made
+            if self._own is own:
+                self._own = made
             else:  # a signal handler was here in between
                 made.remove_if_empty()
+            if own is not None:
+                own.let_go()
         return own
 
     def _leave_if_vanished(self) -> None:
