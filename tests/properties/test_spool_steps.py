@@ -99,6 +99,7 @@ INTERRUPTED: dict[str, tuple[int, Work]] = {
 BETWEEN: dict[str, Work] = {
     "an append": Process.append,
     "one that fills a segment": lambda process: process.append(size=SEGMENT_BYTES),
+    "one that fills a segment, and a delivery": lambda process: (process.append(size=SEGMENT_BYTES), process.deliver()),
     "some of another series": lambda process: [process.append("failures", SEGMENT_BYTES // 2) for _ in range(3)],
     "a sync": lambda process: process.spool.writer.sync(),
     "the end of a segment": lambda process: process.spool.writer.end_segment("outcomes"),

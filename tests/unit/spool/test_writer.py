@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -146,6 +147,45 @@ def test_threads_append_whole_records_each_in_its_order(make_spool: MakeSpool, d
     assert len(frames) == 1800
     for thread in range(6):
         assert [int(number) for name, number in frames if name == str(thread)] == list(range(300))
+
+
+def test_threads_append_while_others_end_sync_read_and_remove_their_segments(
+    make_spool: MakeSpool, drain: Drain, problems: list[Problem], root: Path
+) -> None:
+    spool = make_spool("outcomes", segment_bytes=1000)
+    frames: list[bytes] = []
+
+    def append(thread: int) -> None:
+        for number in range(800):
+            spool.writer.append("outcomes", f"{thread} {number}".encode())
+
+    def end() -> None:
+        spool.writer.end_segment("outcomes")
+        spool.writer.sync()
+
+    def read() -> None:
+        frames.extend(drain(spool, "outcomes", 20))
+
+    def repeat(work: Callable[[], None]) -> None:
+        while any(thread.is_alive() for thread in appending):
+            work()
+
+    appending = [threading.Thread(target=append, args=(thread,)) for thread in range(4)]
+    others = [threading.Thread(target=repeat, args=(work,)) for work in (end, read)]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for thread in (*appending, *others):
+            thread.start()
+        for thread in (*appending, *others):
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    read()
+    assert Counter(frames) == Counter(f"{thread} {n}".encode() for thread in range(4) for n in range(800))
+    assert problems == []
+    spool.close()
+    assert list(root.rglob("*.seg")) == []
 
 
 def test_a_reader_beside_a_busy_writer_sees_whole_records_only(
