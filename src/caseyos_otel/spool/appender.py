@@ -58,10 +58,13 @@ class Held(ref[Appender]):
     Ctrl-C) would be swallowed, as in every finalizer.
     """
 
-    __slots__ = ("segment",)
+    __slots__ = ("is_late", "segment")
     segment: OpenSegment
+    is_late: bool
+    """It was waited for in vain."""
 
     def __new__(cls, appender: Appender, over: deque[Held]) -> Self:
         held = super().__new__(cls, appender, over.append)
         held.segment = appender.segment
+        held.is_late = False
         return held

@@ -99,7 +99,8 @@ class OpenSegment:
         if self.fd != _CLOSED and self._is_ours:
             with contextlib.suppress(OSError):  # what stays are zeros, no records
                 end = self._last_whole() if self.torn else self.size
-                cut = os.fstat(self.fd).st_size - end
+                found = os.fstat(self.fd)
+                cut = found.st_size - end if found.st_nlink else 0  # who unlinked it has counted all of it
                 os.ftruncate(self.fd, end)
         self.let_go()
         return cut

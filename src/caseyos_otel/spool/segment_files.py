@@ -134,9 +134,10 @@ class SegmentFiles:
             return os.pread(file.fileno(), wanted, start), length
 
     def _read_damaged(self, segment: str, start: int, max_records: int, max_bytes: int) -> Taken:
-        """The slow way. The readable part of a segment ends behind a record, even while the segment is being written:
-        what is not a record now never will be one.
+        """The slow way. What is not a record now never will be one; but half of one (a full disk) at the end of a
+        segment that is being written was refused, and is cut when the segment ends: not passed until then.
         """
+        is_written = self._written_size(segment) is not None
         rest, _ = self._bytes(segment, start)
         frames: list[bytes] = []
         end = size = 0
@@ -146,6 +147,8 @@ class SegmentFiles:
                 if frames and (len(frames) >= max_records or size > max_bytes):
                     return Taken(frames, start + end, more=True)
                 frames.append(item.payload)
+            elif is_written and item.kind == "torn_tail":
+                return Taken(frames, start + item.offset, more=False)
             else:
                 self._set_aside(segment, start, item, rest[item.offset : item.end])
             end = item.end

@@ -138,7 +138,7 @@ class SpoolWriter:
         """
         with self._lock:
             own, self._own = self._own, None
-            self._written.current.clear()
+            self._written.current = {}
             self._unsynced.close()
         is_over = self._written.wait(_IN_FLIGHT_S)
         self._end_those_over()
@@ -213,12 +213,13 @@ class SpoolWriter:
 
     def _current(self, series: str, size: int) -> Appender:
         """Whose segment `size` bytes belong in: the current one where it is empty or they fit into it, else a new one."""
-        appender = self._written.current.get(series)
+        current = self._written.current  # another one after a close or a fork in the middle of this
+        appender = current.get(series)
         if appender is not None and not appender.segment.torn:
             written = appender.segment.size
             if written == HEADER_SIZE or written + size <= self._segment_bytes:
                 return appender
-        self._written.current[series] = appender = self._new_segment(series)
+        current[series] = appender = self._new_segment(series)
         return appender
 
     def _new_segment(self, series: str) -> Appender:
@@ -248,10 +249,12 @@ class SpoolWriter:
                 return appender
 
     def _end_those_over(self) -> None:
-        for segment in self._written.over():
-            if segment.is_unsynced:
-                self._unsynced.add(segment.path)
-            self.space.used -= segment.close()
+        self._written.end(self._end)
+
+    def _end(self, segment: OpenSegment) -> None:
+        if segment.is_unsynced:
+            self._unsynced.add(segment.path)
+        self.space.used -= segment.close()
 
     # -- the directory -------------------------------------------------------------------------------------------
 
@@ -276,7 +279,7 @@ class SpoolWriter:
         if own is None or own.exists():
             return
         self._own = None
-        self._written.current.clear()
+        self._written.current = {}
         own.let_go()
         detail = "removed under a running process, with what was in it; a new one is made at the next append"
         self._on_problem(Problem("directory_vanished", own.path, detail))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 from caseyos_otel.spool.appender import Appender, Held
@@ -34,32 +34,43 @@ class WrittenSegments:
 
     @property
     def is_unsynced(self) -> bool:
-        """Whether a power cut would cost a record of a current segment."""
-        return any(appender.segment.is_unsynced for appender in tuple(self.current.values()))
+        """Whether a power cut would cost a record of a segment that is being written."""
+        return any(appender.segment.is_unsynced for appender in self._appenders())
 
     def mark_synced(self) -> dict[Path, bool]:
-        """The current segments, and whether they changed since the last time. Nothing holds them any more afterwards."""
-        appenders = tuple(self.current.values())
-        return {appender.segment.path: appender.segment.mark_synced() for appender in appenders}
+        """The segments that are being written, and whether they changed since the last time.
 
-    def over(self) -> Iterator[OpenSegment]:
-        """The segments that nobody can write to any more, each once: to be closed."""
+        Nothing holds them any more afterwards.
+        """
+        return {appender.segment.path: appender.segment.mark_synced() for appender in self._appenders()}
+
+    def end(self, close: Callable[[OpenSegment], None]) -> None:
+        """`close` the segments that nobody can write to any more: each by one thread, and again where an exception came."""
         while self._over:
             try:
                 held = self._over.popleft()
             except IndexError:
                 return  # another thread was quicker
+            try:
+                close(held.segment)
+            except BaseException:
+                self._over.append(held)
+                raise
             self._held.pop(held.segment.name, None)
-            yield held.segment
 
     def wait(self, seconds: float) -> bool:
         """Wait until only current segments are written; False where one is not over by then.
 
-        It is soon, but for an append in the middle of which this is called.
+        It is soon, but for an append in the middle of which this is called, or whose frame an exception keeps that
+        somebody keeps. That is waited for once, and no append after it.
         """
         until = time.monotonic() + seconds
-        while self._in_flight():
+        while waiting := self._in_flight():
+            if all(held.is_late for held in waiting):
+                return False
             if time.monotonic() >= until:
+                for held in waiting:
+                    held.is_late = True
                 return False
             time.sleep(0.001)
         return True
@@ -71,6 +82,9 @@ class WrittenSegments:
                 appender.let_go()
             held.segment.let_go()
 
-    def _in_flight(self) -> bool:
+    def _in_flight(self) -> list[Held]:
         current = {appender.segment.name for appender in tuple(self.current.values())}
-        return any(held() is not None for name, held in tuple(self._held.items()) if name not in current)
+        return [held for name, held in tuple(self._held.items()) if name not in current and held() is not None]
+
+    def _appenders(self) -> list[Appender]:
+        return [appender for held in tuple(self._held.values()) if (appender := held()) is not None]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import resource
 import shutil
 import signal
 import subprocess
@@ -12,10 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from caseyos_otel.spool import unsynced, written
 from caseyos_otel.spool.adopt import Spool
 from caseyos_otel.spool.directory import SegmentDirectory
 from caseyos_otel.spool.problem import FrameRefused, Problem, SpoolUnavailable
 from caseyos_otel.spool.segment import HEADER_SIZE, MAX_PAYLOAD, RECORD_OVERHEAD, intact
+from caseyos_otel.spool.wakeup import Wakeup
 
 MakeSpool = Callable[..., Spool]
 Drain = Callable[..., list[bytes]]
@@ -129,6 +132,75 @@ def test_a_full_disk_leaves_no_half_record(
     kept = [number for number in "012345678x9" if number not in refused]
     assert [frame[:1].decode() for frame in drain(spool, "outcomes")] == kept
     assert problems == []
+
+
+def test_half_a_record_is_no_damage_while_its_segment_is_written(
+    make_spool: MakeSpool, drain: Drain, problems: list[Problem]
+) -> None:
+    """It was refused, and is kept elsewhere: nobody lost it."""
+    spool = make_spool("outcomes")
+    spool.writer.append("outcomes", b"0" * 300)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500, before[1]))
+    try:
+        with pytest.raises(SpoolUnavailable, match="bytes written"):
+            spool.writer.append("outcomes", b"1" * 300)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert drain(spool, "outcomes") == [b"0" * 300]
+    spool.writer.append("outcomes", b"2" * 300)
+    assert drain(spool, "outcomes") == [b"2" * 300]
+    assert problems == []
+
+
+class KeptError(Exception):
+    """A time limit that its catcher keeps, and so the frames it came through."""
+
+
+class Raising(Wakeup):
+    def set(self) -> None:
+        raise KeptError
+
+
+def kept(spool: Spool, series: str) -> KeptError:
+    """What an append raised after its write."""
+    readers = spool.writer._waiting
+    spool.writer._waiting = (Raising(),)
+    try:
+        spool.writer.append(series, b"kept")
+    except KeptError as error:
+        return error
+    finally:
+        spool.writer._waiting = readers
+    raise AssertionError
+
+
+def test_an_append_whose_frame_somebody_keeps_is_synced_all_the_same(
+    make_spool: MakeSpool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool, synced = make_spool("outcomes"), list[int]()
+    spool.writer.append("outcomes", b"first")
+    spool.writer.sync()
+    error = kept(spool, "outcomes")
+    spool.writer.end_segment("outcomes")
+    assert spool.writer.unsynced_age > 0.0
+    monkeypatch.setattr(unsynced, "_fdatasync", synced.append)
+    spool.writer.sync()
+    assert (len(synced), spool.writer.unsynced_age) == (1, 0.0)
+    del error
+
+
+def test_an_append_whose_frame_somebody_keeps_is_waited_for_once(
+    make_spool: MakeSpool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool, waits = make_spool("outcomes"), list[float]()
+    spool.writer.append("outcomes", b"first")
+    error = kept(spool, "outcomes")
+    spool.writer.end_segment("outcomes")
+    monkeypatch.setattr(written.time, "sleep", waits.append)
+    spool.writer.end_segment("outcomes")  # at the bound, each append asks for this
+    assert waits == []
+    del error
 
 
 def test_threads_append_whole_records_each_in_its_order(make_spool: MakeSpool, drain: Drain) -> None:
