@@ -7,12 +7,10 @@ interpreter lets threads take turns there. Asserted on what reached the exporter
 from __future__ import annotations
 
 import itertools
-import sys
 import threading
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
-from types import FrameType
 from typing import Any
 
 import pytest
@@ -27,6 +25,7 @@ from opentelemetry.trace import StatusCode
 from caseyos_otel.sampling.head import recording_sampler
 from caseyos_otel.sampling.spans import TailSamplingSpanProcessor
 from caseyos_otel.sampling.table import TraceTable
+from tests.steps import interrupted
 
 SAMPLING = "/caseyos_otel/sampling/"
 EVERY = 41
@@ -135,33 +134,6 @@ BOUNDS = {
 }
 
 
-def interrupted(work: Callable[[], object], at: int, between: Callable[[], object]) -> bool:
-    """Do the work, and something else before its step `at` inside sampling; False if it has fewer steps."""
-    steps = itertools.count()
-    reached = False
-
-    def step(frame: FrameType, event: str, _: object) -> Any:
-        nonlocal reached
-        if event == "opcode" and next(steps) == at:
-            reached = True
-            sys.settrace(None)
-            between()
-        return None if reached else step
-
-    def enter(frame: FrameType, _event: str, _: object) -> Any:
-        if SAMPLING not in frame.f_code.co_filename:
-            return None
-        frame.f_trace_opcodes = True
-        return step
-
-    sys.settrace(enter)
-    try:
-        work()
-    finally:
-        sys.settrace(None)
-    return reached
-
-
 @pytest.mark.parametrize("elsewhere", [False, True], ids=["in the same thread", "in another one"])
 @pytest.mark.parametrize("bounds", BOUNDS)
 @pytest.mark.parametrize("between", BETWEEN)
@@ -178,7 +150,7 @@ def test_what_happens_between_two_steps_loses_nothing(what: str, between: str, b
             else:
                 BETWEEN[between](service)
 
-        if not interrupted(partial(INTERRUPTED[what], service), at, meanwhile):
+        if not interrupted(SAMPLING, partial(INTERRUPTED[what], service), at, meanwhile):
             break
         if elsewhere:
             other.join()

@@ -8,20 +8,18 @@ from __future__ import annotations
 
 import itertools
 import os
-import sys
 import threading
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
 import pytest
 
 from caseyos_otel.spool import writer
 from caseyos_otel.spool.adopt import Spool
 from caseyos_otel.spool.problem import Problem, SpoolUnavailable
+from tests.steps import interrupted
 
 SPOOL = "/caseyos_otel/spool/"
 SEGMENT_BYTES = 20_000
@@ -122,33 +120,6 @@ def process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], 
     return lambda before: Process(tmp_path / str(next(numbers)), before)
 
 
-def interrupted(work: Callable[[], object], at: int, between: Callable[[], object]) -> bool:
-    """Do the work, and something else before its step `at` inside the spool; False if it has fewer steps."""
-    steps = itertools.count()
-    reached = False
-
-    def step(frame: FrameType, event: str, _: object) -> Any:
-        nonlocal reached
-        if event == "opcode" and next(steps) == at:
-            reached = True
-            sys.settrace(None)
-            between()
-        return None if reached else step
-
-    def enter(frame: FrameType, _event: str, _: object) -> Any:
-        if SPOOL not in frame.f_code.co_filename:
-            return None
-        frame.f_trace_opcodes = True
-        return step
-
-    sys.settrace(enter)
-    try:
-        work()
-    finally:
-        sys.settrace(None)
-    return reached
-
-
 @pytest.mark.parametrize("elsewhere", [False, True], ids=["in the same thread", "in another one"])
 @pytest.mark.parametrize(("what", "between"), TOGETHER)
 def test_what_happens_between_two_steps_loses_nothing(
@@ -166,7 +137,7 @@ def test_what_happens_between_two_steps_loses_nothing(
             else:
                 BETWEEN[between](here)
 
-        reached = interrupted(partial(work, here), at, meanwhile)
+        reached = interrupted(SPOOL, partial(work, here), at, meanwhile)
         if elsewhere and reached:
             other.join()
         here.append()
@@ -189,7 +160,7 @@ def test_what_raises_between_two_steps_is_raised_and_loses_nothing(
     for at in itertools.count(0, EVERY // 9):
         here, reached = process(before), True
         try:
-            reached = interrupted(partial(work, here), at, raises)
+            reached = interrupted(SPOOL, partial(work, here), at, raises)
             assert not reached, "it is not swallowed"
         except RaisedError:
             pass
@@ -234,7 +205,7 @@ def test_a_fork_between_two_steps_leaves_the_parent_what_is_its_own(
                 here.spool.after_fork_in_child()
 
         try:
-            reached = interrupted(partial(work, here), at, forks)
+            reached = interrupted(SPOOL, partial(work, here), at, forks)
         except SpoolUnavailable:
             assert interrupting == [0]
         finally:
@@ -260,7 +231,7 @@ def test_a_close_between_two_steps_leaves_no_segment_of_the_old_directory(
     before, work = INTERRUPTED[what]
     for at in itertools.count(0, EVERY):
         here = process(before)
-        reached = interrupted(partial(work, here), at, here.spool.writer.close)
+        reached = interrupted(SPOOL, partial(work, here), at, here.spool.writer.close)
         here.append()
         assert here.spool.writer.own is not None, at
         here.die()
