@@ -19,6 +19,7 @@ import pytest
 from caseyos_otel.spool import writer
 from caseyos_otel.spool.adopt import Spool
 from caseyos_otel.spool.problem import Problem, SpoolUnavailable
+from tests.descriptors import descriptors
 from tests.steps import interrupted
 
 SPOOL = "/caseyos_otel/spool/"
@@ -72,13 +73,6 @@ class Process:
         self.deliver()
         self.spool.close()
         return [path.name for path in left_open.values()]
-
-
-def descriptors(root: Path) -> dict[int, Path]:
-    """What this process has open below a directory."""
-    links = {int(entry.name): Path(entry) for entry in os.scandir("/proc/self/fd")}
-    found = {fd: link.readlink() for fd, link in links.items() if link.is_symlink()}
-    return {fd: path for fd, path in found.items() if root in path.parents}
 
 
 Work = Callable[[Process], object]

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import errno
 from collections import deque
-from typing import Final, Self
+from typing import Self
 from weakref import ref
 
-from caseyos_otel.spool.open_segment import OpenSegment
+from caseyos_otel.spool.open_segment import CLOSED, OpenSegment
 from caseyos_otel.spool.problem import SpoolUnavailable, unavailable
-
-_LET_GO: Final = -1
 
 
 class Appender:
@@ -24,7 +22,7 @@ class Appender:
 
     def __init__(self, segment: OpenSegment) -> None:
         self.segment = segment
-        self.fd = _LET_GO
+        self.fd = CLOSED
         self.room = 0
         """Bytes of zeros that no record was promised yet. Who counts wrong makes the file grow, and nothing else."""
 
@@ -46,7 +44,7 @@ class Appender:
 
     def let_go(self) -> None:
         """In a forked child: nothing is appended here any more, not even by a call that the fork interrupted."""
-        self.fd = _LET_GO
+        self.fd = CLOSED
         self.room = 0
         self.segment.torn = True
 

@@ -26,7 +26,8 @@ _PAGE: Final = 4096
 _FIRST: Final = 2**14
 _MOST: Final = 2**18
 """Bytes of the first stretch and of the largest; in between the file doubles, so that a quiet process fills little."""
-_CLOSED: Final = -1
+CLOSED: Final = -1
+"""The descriptor of a file that is not open."""
 
 
 class OpenSegment:
@@ -42,7 +43,7 @@ class OpenSegment:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.name = path.name
-        self.fd = self._zeros = _CLOSED
+        self.fd = self._zeros = CLOSED
         self.filled = self.synced = HEADER_SIZE
         self.torn = False
         """A record was not written whole: what is behind the last one that was is cut at the end."""
@@ -66,7 +67,7 @@ class OpenSegment:
     @property
     def size(self) -> int:
         """The end of the last record that was written; the kernel answers between two of them, never within one."""
-        return 0 if self.fd == _CLOSED else os.lseek(self.fd, 0, os.SEEK_CUR)
+        return 0 if self.fd == CLOSED else os.lseek(self.fd, 0, os.SEEK_CUR)
 
     @property
     def is_unsynced(self) -> bool:
@@ -96,7 +97,7 @@ class OpenSegment:
     def close(self) -> int:
         """Cut what is behind the last record; how many bytes went. For who knows that nobody writes any more."""
         cut = 0
-        if self.fd != _CLOSED and self._is_ours:
+        if self.fd != CLOSED and self._is_ours:
             with contextlib.suppress(OSError):  # what stays are zeros, no records
                 end = self._last_whole() if self.torn else self.size
                 found = os.fstat(self.fd)
@@ -107,9 +108,9 @@ class OpenSegment:
 
     def let_go(self) -> None:
         """Leave the file as it is: another process's, after a fork."""
-        descriptors, self.fd, self._zeros = (self.fd, self._zeros), _CLOSED, _CLOSED
+        descriptors, self.fd, self._zeros = (self.fd, self._zeros), CLOSED, CLOSED
         for fd in descriptors:  # forgotten first: an exception in between must not have one closed twice
-            if fd != _CLOSED:
+            if fd != CLOSED:
                 os.close(fd)
 
     @property

@@ -98,7 +98,7 @@ class SpoolWriter:
             del appender  # its segment may have to end
             appender = self._with_room(series, length)
         appender.room -= size
-        try:
+        try:  # `encode_record`, without the call: every caller waits for this
             written = write(appender.fd, record_head(length, crc32(frame, length), time_ns()) + frame)
         except OSError as error:
             raise unavailable("append to", appender.segment.path, error) from error
@@ -229,10 +229,8 @@ class SpoolWriter:
         try:
             try:
                 return self._begin_segment(series)
-            except FileNotFoundError:
+            except (FileNotFoundError, FileExistsError):  # removed; or a child forked in the middle of this was quicker
                 self._leave_if_vanished()
-                return self._begin_segment(series)
-            except FileExistsError:  # a child that was forked in the middle of this was quicker
                 return self._begin_segment(series)
         except OSError as error:
             raise unavailable("create a segment in", self.directory, error) from error

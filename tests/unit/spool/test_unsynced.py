@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
 
 from caseyos_otel.spool.problem import Problem
 from caseyos_otel.spool.unsynced import Unsynced
+from tests.descriptors import descriptors
 
 
 @pytest.fixture
@@ -23,12 +23,6 @@ def path(tmp_path: Path) -> Path:
     return made
 
 
-def descriptors(path: Path) -> int:
-    """How often this process has a file open."""
-    links = [Path(entry) for entry in os.scandir("/proc/self/fd")]
-    return sum(link.is_symlink() and str(link.readlink()).startswith(str(path)) for link in links)
-
-
 def test_there_is_an_age_from_a_change_to_the_next_sync(unsynced: Unsynced, path: Path) -> None:
     assert unsynced.age(appended=False) == 0.0
     unsynced.add(path.parent)
@@ -40,21 +34,21 @@ def test_there_is_an_age_from_a_change_to_the_next_sync(unsynced: Unsynced, path
 
 def test_a_segment_is_opened_once_and_closed_by_the_sync_after_its_end(unsynced: Unsynced, path: Path) -> None:
     unsynced.sync({path: False})
-    assert descriptors(path) == 0
+    assert descriptors(path) == {}
     for appended in (True, True, False):
         unsynced.sync({path: appended})
-        assert descriptors(path) == 1
+        assert len(descriptors(path)) == 1
     unsynced.sync({})
-    assert descriptors(path) == 0
+    assert descriptors(path) == {}
 
 
 def test_closing_and_letting_go_close_what_was_opened(unsynced: Unsynced, path: Path) -> None:
     unsynced.sync({path: True})
     unsynced.close()
-    assert descriptors(path) == 0
+    assert descriptors(path) == {}
     unsynced.sync({path: True})
     unsynced.let_go()
-    assert descriptors(path) == 0
+    assert descriptors(path) == {}
 
 
 def test_what_is_gone_is_no_problem_and_what_cannot_be_opened_is_told(

@@ -1,0 +1,13 @@
+"""What this process has open."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def descriptors(path: Path) -> dict[int, Path]:
+    """The descriptors of a file, or of everything in a directory."""
+    links = {int(entry.name): Path(entry) for entry in os.scandir("/proc/self/fd")}
+    found = {fd: link.readlink() for fd, link in links.items() if link.is_symlink()}
+    return {fd: target for fd, target in found.items() if path in (target, *target.parents)}
