@@ -10,23 +10,28 @@ from hypothesis import strategies as st
 
 from caseyos_otel.spool.adopt import Spool
 from caseyos_otel.spool.problem import Problem
-from caseyos_otel.spool.segment import HEADER_SIZE, Damage, Record, encode_header, encode_record, scan
+from caseyos_otel.spool.segment import (
+    HEADER_SIZE,
+    RECORD_OVERHEAD,
+    TICK,
+    Damage,
+    Record,
+    encode_header,
+    encode_record,
+    scan,
+)
 
 payloads = st.lists(st.binary(min_size=1, max_size=80), min_size=1, max_size=12)
-sizes_alike = st.lists(st.binary(min_size=48, max_size=48), min_size=1, max_size=12)
+sizes_alike = st.lists(st.binary(min_size=64 - RECORD_OVERHEAD, max_size=64 - RECORD_OVERHEAD), min_size=1, max_size=12)
 """Records of 64 bytes: one flipped bit of a length leads exactly behind a later record."""
 
 
-tails = st.sampled_from([0, 1, 15, 16, 500, 4096]).map(bytes)
+tails = st.sampled_from([0, 1, 11, 12, 500, 4096]).map(bytes)
 """What a killed process filled ahead of its records."""
 
 
-TIME = range(8, 16)
-"""The bytes of a record that tell when it was appended: one that differs there is whole, and has another age."""
-
-
 def segment_of(frames: list[bytes]) -> bytes:
-    return encode_header() + b"".join(encode_record(frame, number) for number, frame in enumerate(frames))
+    return encode_header() + b"".join(encode_record(frame, number * TICK) for number, frame in enumerate(frames))
 
 
 def without_zeros(pieces: list[bytes]) -> list[bytes]:
@@ -64,7 +69,7 @@ def test_zeros_behind_the_last_record_are_its_end(frames: list[bytes], tail: byt
 
 @settings(deadline=None)
 @given(frames=payloads | sizes_alike, tail=tails, data=st.data())
-def test_one_flipped_bit_costs_at_most_one_record_which_is_set_aside(
+def test_one_flipped_bit_costs_one_record_which_is_set_aside(
     frames: list[bytes], tail: bytes, data: st.DataObject
 ) -> None:
     content = bytearray(segment_of(frames))
@@ -73,9 +78,6 @@ def test_one_flipped_bit_costs_at_most_one_record_which_is_set_aside(
     starts = [record.offset for record in scan(segment_of(frames), HEADER_SIZE)]
     hit = max(number for number, start in enumerate(starts) if start <= bit // 8)
     frames_left, aside, problems = delivered(bytes(content) + tail)
-    if bit // 8 - starts[hit] in TIME:
-        assert (frames_left, aside, problems) == (frames, [], [])
-        return
     end = [*starts, len(content)][hit + 1]
     assert frames_left == frames[:hit] + frames[hit + 1 :]
     assert without_zeros(aside) == without_zeros([bytes(content[starts[hit] : end])])
@@ -127,7 +129,7 @@ def test_any_bytes_at_all_are_read_to_the_end(content: bytes) -> None:
     assert b"".join(aside).rstrip(b"\0") == content[HEADER_SIZE:].rstrip(b"\0")
 
 
-@given(st.lists(st.builds(encode_record, st.binary(min_size=1), st.integers(0, 2**64 - 1)) | st.binary(), max_size=20))
+@given(st.lists(st.builds(encode_record, st.binary(min_size=1), st.integers(0, 2**63 - 1)) | st.binary(), max_size=20))
 def test_a_scan_accounts_for_every_byte_but_the_zeros_at_the_end_once(parts: list[bytes]) -> None:
     data = b"".join(parts)
     place = 0

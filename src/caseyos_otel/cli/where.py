@@ -36,7 +36,7 @@ def places(in_force: Settings, event_id: str) -> tuple[list[Found], list[str]]:
 
 def _spooled(root: Path, event_id: str) -> Iterator[Found]:
     for place in find.find(root, event_id.encode("ascii")):
-        appended = datetime.fromtimestamp(place.appended_at / 1e9, UTC).isoformat()
+        appended = datetime.fromtimestamp(place.appended_at / 1e9, UTC).isoformat(timespec="seconds")
         wanted = _wanted(place.payload, event_id)
         common = {"where": str(place.segment), "since": appended}
         for state, names in (("pending", place.waiting), ("delivered", place.passed)):

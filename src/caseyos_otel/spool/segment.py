@@ -3,12 +3,12 @@
 A segment is a header and any number of records, all little-endian::
 
     header   magic 8 bytes · version u32 · crc32 u32 of the twelve bytes before it
-    record   length u32 · crc32 u32 · appended at u64 (Unix nanoseconds) · payload
+    record   length u32 · crc32 u32 · appended at u32 (Unix time in `TICK` nanoseconds) · payload
     zeros    behind the last record, where the file was filled ahead of its records
 
-The record's checksum covers its length, which it begins with, and its payload: a flipped bit costs that record and no
-other, or, in the time, makes it older or younger. A length is never 0, so that zeros are no record, and always below
-2**24. Where the zeros begin the records decide: a payload may end in some.
+The record's checksum is that of its payload, begun with length and time, one XOR the other: a flipped bit anywhere costs
+that record and no other. A length is never 0, so that zeros are no record, and always below 2**24. Where the zeros begin
+the records decide: a payload may end in some.
 """
 
 from __future__ import annotations
@@ -26,7 +26,10 @@ MAX_PAYLOAD: Final = 2**24 - 1
 
 _HEADER: Final = struct.Struct("<8sI")
 _CRC: Final = struct.Struct("<I")
-_RECORD: Final = struct.Struct("<IIQ")
+_RECORD: Final = struct.Struct("<III")
+TICK_BITS: Final = 31
+TICK: Final = 2**TICK_BITS
+"""Nanoseconds, about two seconds: how exactly a record tells its time. What an i64 of nanoseconds holds fits in 32 bits of it."""
 HEADER_SIZE: Final = _HEADER.size + _CRC.size
 RECORD_OVERHEAD: Final = _RECORD.size
 record_head: Final = _RECORD.pack
@@ -39,7 +42,7 @@ DamageKind = Literal["corrupt_record", "torn_tail"]
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One intact record: where it starts, where the next one starts, when it was appended (Unix ns), its payload."""
+    """One intact record: where it starts, where the next one starts, when it was appended (Unix ns, to a `TICK`), its payload."""
 
     offset: int
     end: int
@@ -75,8 +78,8 @@ def check_header(data: bytes) -> HeaderState:
 
 def encode_record(payload: bytes, appended_at: int) -> bytes:
     """One record, appended at this Unix nanosecond. `payload` holds 1 to `MAX_PAYLOAD` bytes; the caller checks."""
-    length = len(payload)
-    return record_head(length, crc32(payload, length), appended_at) + payload
+    length, tick = len(payload), appended_at >> TICK_BITS
+    return record_head(length, crc32(payload, length ^ tick), tick) + payload
 
 
 def intact(data: bytes, offset: int = 0) -> Iterator[Record]:
@@ -104,27 +107,27 @@ def record_at(data: bytes, offset: int) -> Record | None:
     """The record that starts at `offset`, or None when none that is whole and sound does."""
     if offset + RECORD_OVERHEAD > len(data):
         return None
-    length, checksum, appended_at = _RECORD.unpack_from(data, offset)
+    length, checksum, tick = _RECORD.unpack_from(data, offset)
     end = offset + RECORD_OVERHEAD + length
     if not 0 < length <= MAX_PAYLOAD or end > len(data):
         return None
     payload = data[offset + RECORD_OVERHEAD : end]
-    if crc32(payload, length) != checksum:
+    if crc32(payload, length ^ tick) != checksum:
         return None
-    return Record(offset, end, appended_at, payload)
+    return Record(offset, end, tick << TICK_BITS, payload)
 
 
 def headers(data: bytes, offset: int = 0, *, whole: bool = True) -> Iterator[tuple[int, int]]:
-    """(length, appended at) of the records from `offset` on, checksums unread: for counting, not for delivery.
+    """(length, appended at in Unix ns) of the records from `offset` on, checksums unread: for counting, not for delivery.
 
     The last one may be cut short where not `whole`.
     """
     while offset + RECORD_OVERHEAD <= len(data):
-        length, _, appended_at = _RECORD.unpack_from(data, offset)
+        length, _, tick = _RECORD.unpack_from(data, offset)
         offset += RECORD_OVERHEAD + length
         if not 0 < length <= MAX_PAYLOAD or (whole and offset > len(data)):
             return
-        yield length, appended_at
+        yield length, tick << TICK_BITS
 
 
 def _damage_at(data: bytes, offset: int, written: int) -> Damage:

@@ -27,8 +27,6 @@ class Space:
         self._root = root
         self.max_bytes = max_bytes
         self.used = 0
-        self.free_below = -1
-        """While `used` stays below, there is room for every series; before the first look there is none."""
         self._looked_at: float | None = None
 
     @property
@@ -45,7 +43,6 @@ class Space:
     def look(self) -> None:
         """Measure again. Never raises: what cannot be seen does not count."""
         self._looked_at = time.monotonic()
-        self.free_below = self.for_failures
         self.used = used(self._root)
 
     def look_if_due(self) -> None:

@@ -56,7 +56,12 @@ def oldest_age(directory: Path, destination: str) -> float:
         return 0.0
     found = [_appended_at(path, positions.get(path.name, HEADER_SIZE)) for path in segments]
     oldest = min((at for at in found if at is not None), default=None)
-    return 0.0 if oldest is None else max(0.0, time.time() - oldest / 1e9)
+    return 0.0 if oldest is None else _age(oldest)
+
+
+def _age(appended_at: int) -> float:
+    """Seconds at most: a record tells its time to about two of them (`segment.TICK`)."""
+    return max(0.0, time.time() - appended_at / 1e9)
 
 
 def _appended_at(path: Path, start: int) -> int | None:
@@ -97,5 +102,4 @@ def _pending_in_segment(path: Path, start: int) -> Pending:
     if not found:
         return Pending()
     oldest = min(appended_at for _, appended_at in found)
-    age = max(0.0, time.time() - oldest / 1e9)
-    return Pending(len(found), sum(length + RECORD_OVERHEAD for length, _ in found), age)
+    return Pending(len(found), sum(length + RECORD_OVERHEAD for length, _ in found), _age(oldest))

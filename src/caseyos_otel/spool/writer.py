@@ -17,7 +17,7 @@ from caseyos_otel.spool.appender import Appender
 from caseyos_otel.spool.directory import SegmentDirectory, prepare
 from caseyos_otel.spool.open_segment import LARGE, OpenSegment
 from caseyos_otel.spool.problem import FrameRefused, OnProblem, Problem, full, unavailable
-from caseyos_otel.spool.segment import HEADER_SIZE, MAX_PAYLOAD, RECORD_OVERHEAD, record_head
+from caseyos_otel.spool.segment import HEADER_SIZE, MAX_PAYLOAD, RECORD_OVERHEAD, TICK_BITS, record_head
 from caseyos_otel.spool.segment_files import segment_name
 from caseyos_otel.spool.space import Space
 from caseyos_otel.spool.unsynced import Unsynced
@@ -99,7 +99,8 @@ class SpoolWriter:
             appender = self._with_room(series, length)
         appender.room -= size
         try:  # `encode_record`, without the call: every caller waits for this
-            written = write(appender.fd, record_head(length, crc32(frame, length), time_ns()) + frame)
+            tick = time_ns() >> TICK_BITS
+            written = write(appender.fd, record_head(length, crc32(frame, length ^ tick), tick) + frame)
         except OSError as error:
             raise unavailable("append to", appender.segment.path, error) from error
         if written != size:
@@ -177,8 +178,8 @@ class SpoolWriter:
                 self._end_those_over()
 
     def _prepared(self, series: str, size: int) -> Appender:
-        if self.space.lacks(series, size):
-            self._find_room(series, size)
+        if self.space.lacks(series, HEADER_SIZE + size):  # a segment may have to begin
+            self._find_room(series, HEADER_SIZE + size)
         appender = self._current(series, size)
         segment = appender.segment
         end = segment.size + size
@@ -243,6 +244,7 @@ class SpoolWriter:
             appender = self._written.announce(own.path / name)
             if self._own is own:
                 appender.begin()
+                self.space.used += HEADER_SIZE
                 self._unsynced.add(own.path)
                 return appender
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from caseyos_otel.spool.open_segment import OpenSegment
-from caseyos_otel.spool.segment import HEADER_SIZE, Record, encode_record, scan
+from caseyos_otel.spool.segment import HEADER_SIZE, TICK, Record, encode_record, scan
 
 RECORD = encode_record(b"frame" + bytes(20), 1)
 LIMIT = 4 * 2**20
@@ -170,7 +170,7 @@ def test_threads_write_whole_records_without_a_lock(segment: OpenSegment) -> Non
 
     def write() -> None:
         for number in range(2000):
-            written(segment, encode_record(bytes([65 + number % 26]) * (number % 700 + 1), number))
+            written(segment, encode_record(bytes([65 + number % 26]) * (number % 700 + 1), number * TICK))
             if number % 10 == 0:
                 sizes.append(segment.size)
             if number % 100 == 0:
@@ -182,5 +182,7 @@ def test_threads_write_whole_records_without_a_lock(segment: OpenSegment) -> Non
     for thread in threads:
         thread.join()
     items = list(scan(segment.path.read_bytes(), HEADER_SIZE))
-    assert Counter(item.appended_at for item in items if isinstance(item, Record)) == dict.fromkeys(range(2000), 4)
+    assert Counter(item.appended_at // TICK for item in items if isinstance(item, Record)) == dict.fromkeys(
+        range(2000), 4
+    )
     assert set(sizes) <= {item.end for item in items}, "between two records, never within one"

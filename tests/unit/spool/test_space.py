@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -62,6 +63,20 @@ def test_outcomes_take_the_place_of_failures_and_are_refused_only_when_none_are_
     with pytest.raises(SpoolUnavailable):
         spool.writer.append("failures", bytes(1000))
     assert drain(spool, "outcomes") == outcomes
+
+
+@pytest.mark.parametrize("size", range(900, 1100, 19))
+def test_the_bound_holds_to_the_byte_between_two_looks_at_what_is_there(
+    make_spool: MakeSpool, root: Path, size: int
+) -> None:
+    spool = make_spool("outcomes", max_bytes=BOUND)
+    spool.space.look()
+    with pytest.raises(SpoolFull):
+        for number in range(BOUND):
+            spool.writer.append("failures" if number < 80 else "outcomes", bytes(size))
+            assert used(root) <= BOUND
+    spool.close()
+    assert spool.space.used == used(root)
 
 
 def test_a_full_spool_takes_outcomes_again_when_its_destination_has_them(make_spool: MakeSpool, drain: Drain) -> None:
@@ -132,14 +147,18 @@ def test_the_quarantine_is_bounded_and_what_does_not_fit_is_reported(
     assert sum(path.stat().st_size for path in quarantine.files(root)) <= 2500
 
 
-def test_the_age_of_the_oldest_record_is_that_of_the_first_that_was_not_passed(make_spool: MakeSpool) -> None:
+def test_the_age_of_the_oldest_record_is_that_of_the_first_that_was_not_passed(
+    make_spool: MakeSpool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     spool = make_spool("outcomes", "sentry")
     assert spool.oldest_age("outcomes") == 0.0
-    spool.writer.append("outcomes", b"first")
+    with monkeypatch.context() as patched:
+        patched.setattr("caseyos_otel.spool.writer.time_ns", lambda: time.time_ns() - 60 * 10**9)
+        spool.writer.append("outcomes", b"first")
     reader = spool.reader("outcomes")
     reader.commit(reader.read())
     spool.writer.append("outcomes", b"second")
-    assert spool.oldest_age("sentry") > spool.oldest_age("outcomes") > 0.0
+    assert 0.0 < spool.oldest_age("outcomes") < 60.0 <= spool.oldest_age("sentry")
     reader.commit(reader.read())
     assert spool.oldest_age("outcomes") == 0.0
 

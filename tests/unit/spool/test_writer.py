@@ -43,8 +43,7 @@ def test_a_quiet_process_fills_little_ahead_and_nothing_stays_of_it(make_spool: 
     spool = make_spool("outcomes")
     spool.writer.append("outcomes", b"frame")
     (segment,) = root.glob("*/outcomes-00000001.seg")
-    assert spool.space.used == 2**14 - HEADER_SIZE
-    assert segment.stat().st_size == 2**14
+    assert spool.space.used == segment.stat().st_size == 2**14
     spool.close()
     assert segment.stat().st_size == HEADER_SIZE + RECORD_OVERHEAD + len(b"frame")
     spool.relieve()
