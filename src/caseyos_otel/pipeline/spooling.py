@@ -117,7 +117,8 @@ class Spooling:
         self.spool.relieve()
 
     def sync_alone(self) -> None:
-        """Sync the spool against power loss, as far as the settings want it."""
+        """Sync the spool against power loss, as far as the settings want it, and have its records tell the time."""
+        self.spool.writer.look_at_clock()
         if self._synced:
             self.spool.writer.sync()
 

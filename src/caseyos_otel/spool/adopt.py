@@ -27,7 +27,8 @@ _LEAVE_TO_OTHERS: Final = 60.0
 
 
 class Spool:
-    """What one process owns of the spool. Starts no thread: `adopt` and `writer.sync` want a periodic caller.
+    """What one process owns of the spool. Starts no thread: `adopt` and the writer's `sync` and `look_at_clock` want a
+    periodic caller.
 
     `role`: with one, it adopts only what processes of the same role left, or a replay; without, what anybody left. A
     gateway writes its log lines out of the spool, a service wrote them before: a gateway would write a service's twice.

@@ -57,6 +57,7 @@ class SpoolWriter:
         self._on_problem = on_problem
         self._destinations: frozenset[str] = frozenset()
         self._waiting: tuple[Wakeup, ...] = ()
+        self._tick = 0
         self._reset()
 
     def _reset(self) -> None:
@@ -98,8 +99,8 @@ class SpoolWriter:
             del appender  # its segment may have to end
             appender = self._with_room(series, length)
         appender.room -= size
+        tick = self._tick
         try:  # `encode_record`, without the call: every caller waits for this
-            tick = time_ns() >> TICK_BITS
             written = write(appender.fd, record_head(length, crc32(frame, length ^ tick), tick) + frame)
         except OSError as error:
             raise unavailable("append to", appender.segment.path, error) from error
@@ -108,6 +109,10 @@ class SpoolWriter:
         for wakeup in self._waiting:
             if not wakeup.is_set:
                 wakeup.set()
+
+    def look_at_clock(self) -> None:
+        """Take the time that records tell from now on. For a background tick: at each append it would be a tenth of it."""
+        self._tick = time_ns() >> TICK_BITS
 
     @property
     def unsynced_age(self) -> float:
@@ -167,6 +172,7 @@ class SpoolWriter:
         """
         if not 0 < length <= MAX_PAYLOAD:
             raise FrameRefused(f"spool: a frame of {length} bytes; accepted are 1 to {MAX_PAYLOAD}")
+        self.look_at_clock()
         with self._lock:
             if self._preparing:
                 return self._new_segment(series)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from caseyos_otel.instrumentation import track as tracking
 from caseyos_otel.pipeline import spooling as spoolings
 from caseyos_otel.pipeline.gauges import observe_spool
 from caseyos_otel.pipeline.spooling import Spooling
-from caseyos_otel.spool.segment import encode_record
+from caseyos_otel.spool.segment import HEADER_SIZE, encode_record, intact
 from tests.e2e.service import wait_for
 from tests.records import event
 from tests.unit.pipeline.conftest import MakePipeline
@@ -54,6 +55,24 @@ def test_gauges_show_what_waits_and_what_may(make_pipeline: MakePipeline) -> Non
     assert seen["oldest_age outcomes"] > 0.0
     spooling.sync()
     assert observed(spooling)["unsynced_age"] == 0.0
+
+
+@pytest.mark.parametrize("mode", ["interval", "none"])
+def test_a_record_tells_the_time_of_the_last_tick(
+    make_pipeline: MakePipeline, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    """The clock is not looked at for each: an outcome that comes after a quiet hour in the room of one before is not old."""
+    spooling = make_pipeline(CASEYOS_OTEL_DATABASE_URL=GONE, CASEYOS_OTEL_SPOOL_SYNC=mode).destinations.spooling
+    hour = 3600 * 10**9
+    with monkeypatch.context() as patched:
+        patched.setattr("caseyos_otel.spool.writer.time_ns", lambda: time.time_ns() - hour)
+        tracking.track("outcome_deal_advanced", deal_id="d1")
+    spooling.sync()
+    tracking.track("outcome_deal_advanced", deal_id="d2")
+    [segment] = spooling.spool.directory.glob("*/outcomes-*.seg")
+    old, new = (time.time() - r.appended_at / 1e9 for r in intact(segment.read_bytes(), HEADER_SIZE))
+    assert 3600 <= old < 3630
+    assert 0 <= new < 30
 
 
 def test_a_disk_that_does_not_last_is_announced_with_the_remedy(
