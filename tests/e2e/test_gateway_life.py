@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import subprocess
 import sys
 import urllib.request
@@ -87,6 +88,35 @@ class TestUndeclared:
             )
             rejected = 'caseyos_otel_gateway_records_total{signal="logs",kind="rejected"}'
             assert gateway.metrics()[rejected] == 2
+
+
+class TestRefused:
+    def test_a_record_that_one_destination_refused_goes_back_to_that_one_and_is_logged_once(
+        self, tmp_path: Path
+    ) -> None:
+        """The log told of it when it came; whoever has it out of a replay tells nothing anew."""
+        state = tmp_path / "state"
+        with serving(state) as gateway:
+            assert gateway.post("/v1/logs", request_of(reply(1)).SerializeToString()).status == 200
+            wait_for(lambda: outcomes(state), "not stored:", gateway.log.read_text)
+            with sqlite3.connect(state / "caseyos.db") as connection:
+                connection.execute(
+                    "CREATE TRIGGER refuse BEFORE INSERT ON outcome_events BEGIN SELECT RAISE(ABORT, 'no'); END"
+                )
+            assert gateway.post("/v1/logs", request_of(reply(2)).SerializeToString()).status == 200
+            aside = state / "spool" / "gateway" / "set-aside.jsonl"
+            wait_for(aside.exists, "not refused:", gateway.log.read_text)
+            assert len(wait_for(gateway.lines, "no line")) == 2
+            assert gateway.stop() == 0
+        with sqlite3.connect(state / "caseyos.db") as connection:
+            connection.execute("DROP TRIGGER refuse")
+        env = environment(state, OTEL_SERVICE_NAME="gateway")
+        subprocess.run([SERVE, "spool", "replay"], env=env, check=True, timeout=30)
+        with serving(state) as gateway:
+            both = [("outcome_reply_received",)] * 2
+            wait_for(lambda: outcomes(state) == both, "not replayed:", gateway.log.read_text)
+            wait_for(lambda: not list(aside.parent.rglob("*.seg")), "still read by somebody:", gateway.log.read_text)
+            assert len(gateway.lines()) == 2
 
 
 class TestFlatNames:

@@ -18,12 +18,10 @@ from caseyos_otel.gateway.reading import spans_in
 from caseyos_otel.gateway.seen import Seen
 from caseyos_otel.pipeline import set_aside
 from caseyos_otel.pipeline.destinations import Destinations
+from caseyos_otel.pipeline.replay import INTAKE
 from caseyos_otel.pipeline.spooling import records_of
 from caseyos_otel.processors.measure import Measure
 from caseyos_otel.settings import Settings
-
-INTAKE: Final = "intake"
-"""The delivery that sets aside what nobody declared, measures, writes the log and hands successes to Sentry's logs."""
 
 ROLE: Final = "gateway"
 """Tells its directories in the spool and its status file from those of a service in the same process or place."""

@@ -29,6 +29,8 @@ from caseyos_otel.spool.writer import SpoolWriter
 
 FED_BY_SPOOL: Final = ("outcomes", "sentry", "otlp")
 """The destinations that read the spool."""
+INTAKE: Final = "intake"
+"""What reads a gateway's spool besides: sets aside what nobody declared, measures, writes the log, feeds Sentry's logs."""
 Progress = Callable[[int], object]
 
 
@@ -102,7 +104,7 @@ class _Back:
             yield writer
         finally:
             if destination:
-                _pass_by(writer, [name for name in FED_BY_SPOOL if name != destination])
+                _pass_by(writer, [name for name in (*FED_BY_SPOOL, INTAKE) if name != destination])
             writer.sync()
             writer.close()
 
