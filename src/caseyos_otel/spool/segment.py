@@ -27,9 +27,8 @@ MAX_PAYLOAD: Final = 2**24 - 1
 _HEADER: Final = struct.Struct("<8sI")
 _CRC: Final = struct.Struct("<I")
 _RECORD: Final = struct.Struct("<III")
-TICK_BITS: Final = 31
-TICK: Final = 2**TICK_BITS
-"""Nanoseconds, about two seconds: how exactly a record tells its time. What an i64 of nanoseconds holds fits in 32 bits of it."""
+TICK: Final = 2**31
+"""Nanoseconds, about two seconds: how exactly a record tells its time, up to the year 2262."""
 HEADER_SIZE: Final = _HEADER.size + _CRC.size
 RECORD_OVERHEAD: Final = _RECORD.size
 record_head: Final = _RECORD.pack
@@ -76,9 +75,14 @@ def check_header(data: bytes) -> HeaderState:
     return "readable" if magic == MAGIC and version == VERSION else "other_version"
 
 
+def tick_of(moment: int) -> int:
+    """A record's time of a Unix nanosecond; the nearest that can be told for a clock that somebody set far off."""
+    return min(max(0, moment // TICK), 2**32 - 1)
+
+
 def encode_record(payload: bytes, appended_at: int) -> bytes:
     """One record, appended at this Unix nanosecond. `payload` holds 1 to `MAX_PAYLOAD` bytes; the caller checks."""
-    length, tick = len(payload), appended_at >> TICK_BITS
+    length, tick = len(payload), tick_of(appended_at)
     return record_head(length, crc32(payload, length ^ tick), tick) + payload
 
 
@@ -114,7 +118,7 @@ def record_at(data: bytes, offset: int) -> Record | None:
     payload = data[offset + RECORD_OVERHEAD : end]
     if crc32(payload, length ^ tick) != checksum:
         return None
-    return Record(offset, end, tick << TICK_BITS, payload)
+    return Record(offset, end, tick * TICK, payload)
 
 
 def headers(data: bytes, offset: int = 0, *, whole: bool = True) -> Iterator[tuple[int, int]]:
@@ -127,7 +131,7 @@ def headers(data: bytes, offset: int = 0, *, whole: bool = True) -> Iterator[tup
         offset += RECORD_OVERHEAD + length
         if not 0 < length <= MAX_PAYLOAD or (whole and offset > len(data)):
             return
-        yield length, tick << TICK_BITS
+        yield length, tick * TICK
 
 
 def _damage_at(data: bytes, offset: int, written: int) -> Damage:

@@ -17,7 +17,7 @@ from caseyos_otel.spool.appender import Appender
 from caseyos_otel.spool.directory import SegmentDirectory, prepare
 from caseyos_otel.spool.open_segment import LARGE, OpenSegment
 from caseyos_otel.spool.problem import FrameRefused, OnProblem, Problem, full, unavailable
-from caseyos_otel.spool.segment import HEADER_SIZE, MAX_PAYLOAD, RECORD_OVERHEAD, TICK_BITS, record_head
+from caseyos_otel.spool.segment import HEADER_SIZE, MAX_PAYLOAD, RECORD_OVERHEAD, record_head, tick_of
 from caseyos_otel.spool.segment_files import segment_name
 from caseyos_otel.spool.space import Space
 from caseyos_otel.spool.unsynced import Unsynced
@@ -112,7 +112,7 @@ class SpoolWriter:
 
     def look_at_clock(self) -> None:
         """Take the time that records tell from now on. For a background tick: at each append it would be a tenth of it."""
-        self._tick = time_ns() >> TICK_BITS
+        self._tick = tick_of(time_ns())
 
     @property
     def unsynced_age(self) -> float:

@@ -9,6 +9,7 @@ import textwrap
 import threading
 from collections import Counter
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,19 @@ def test_a_quiet_process_fills_little_ahead_and_nothing_stays_of_it(make_spool: 
     assert segment.stat().st_size == HEADER_SIZE + RECORD_OVERHEAD + len(b"frame")
     spool.relieve()
     assert spool.space.used == HEADER_SIZE + RECORD_OVERHEAD + len(b"frame")
+
+
+@pytest.mark.parametrize("year", [1900, 2261, 2300, 9999])
+def test_a_clock_that_is_far_off_costs_no_record(
+    make_spool: MakeSpool, drain: Drain, monkeypatch: pytest.MonkeyPatch, year: int
+) -> None:
+    """As tests of a host set it, which freeze the time."""
+    seconds = (datetime(year, 1, 1, tzinfo=UTC) - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds()
+    monkeypatch.setattr("caseyos_otel.spool.writer.time_ns", lambda: int(seconds) * 10**9)
+    spool = make_spool("outcomes")
+    spool.writer.append("outcomes", b"frame")
+    assert spool.pending("outcomes").oldest_age is not None
+    assert drain(spool, "outcomes") == [b"frame"]
 
 
 def test_directories_and_files_are_for_the_owner_only(make_spool: MakeSpool, root: Path) -> None:
