@@ -3,12 +3,12 @@
 A segment is a header and any number of records, all little-endian::
 
     header   magic 8 bytes · version u32 · crc32 u32 of the twelve bytes before it
-    record   length u32 · crc32 u32 · appended at u32 (Unix time in `TICK` nanoseconds) · payload
+    record   length u24 · mark u8 · crc32 u32 · appended at u32 (Unix time in `TICK` nanoseconds) · payload
     zeros    behind the last record, where the file was filled ahead of its records
 
-The record's checksum is that of its payload, begun with length and time, one XOR the other: a flipped bit anywhere costs
-that record and no other. A length is never 0, so that zeros are no record, and always below 2**24. Where the zeros begin
-the records decide: a payload may end in some.
+The record's checksum is that of its payload, begun with length, mark and time, one XOR the other: a flipped bit anywhere
+costs that record and no other. The mark is a byte that no text has, so that the next record is soon found behind damage,
+and zeros are no record. Where the zeros begin the records decide: a payload may end in some.
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ from zlib import crc32
 MAGIC: Final = b"COTSPOOL"
 VERSION: Final = 3
 MAX_PAYLOAD: Final = 2**24 - 1
-"""Largest payload in bytes. The top byte of every length is 0, which makes looking for the next record cheap."""
+"""Largest payload in bytes."""
+_MARK_BYTE: Final = 0xC1
+MARK: Final = _MARK_BYTE << 24
+"""What a record begins with beside its length. UTF-8 has no such byte, and nor have small numbers, in whatever form."""
 
 _HEADER: Final = struct.Struct("<8sI")
 _CRC: Final = struct.Struct("<I")
@@ -32,8 +35,9 @@ TICK: Final = 2**31
 HEADER_SIZE: Final = _HEADER.size + _CRC.size
 RECORD_OVERHEAD: Final = _RECORD.size
 record_head: Final = _RECORD.pack
-_RESYNC_BUDGET: Final = 256 * 2**20
-"""Bytes that one search for the next record may checksum; crafted content cannot make it run for minutes."""
+_RESYNC_BUDGET: Final = 2**30
+"""Bytes that one search for the next record may checksum; crafted content cannot make it run for minutes. What would
+take more than is left of it is passed over, so that smaller records are found all the same."""
 
 HeaderState = Literal["readable", "other_version", "damaged"]
 DamageKind = Literal["corrupt_record", "torn_tail"]
@@ -82,8 +86,8 @@ def tick_of(moment: int) -> int:
 
 def encode_record(payload: bytes, appended_at: int) -> bytes:
     """One record, appended at this Unix nanosecond. `payload` holds 1 to `MAX_PAYLOAD` bytes; the caller checks."""
-    length, tick = len(payload), tick_of(appended_at)
-    return record_head(length, crc32(payload, length ^ tick), tick) + payload
+    marked, tick = MARK + len(payload), tick_of(appended_at)
+    return record_head(marked, crc32(payload, marked ^ tick), tick) + payload
 
 
 def intact(data: bytes, offset: int = 0) -> Iterator[Record]:
@@ -109,29 +113,22 @@ def scan(data: bytes, offset: int = 0) -> Iterator[Record | Damage]:
 
 def record_at(data: bytes, offset: int) -> Record | None:
     """The record that starts at `offset`, or None when none that is whole and sound does."""
-    if offset + RECORD_OVERHEAD > len(data):
+    end = _stated_end(data, offset)
+    if end is None:
         return None
-    length, checksum, tick = _RECORD.unpack_from(data, offset)
-    end = offset + RECORD_OVERHEAD + length
-    if not 0 < length <= MAX_PAYLOAD or end > len(data):
-        return None
+    marked, checksum, tick = _RECORD.unpack_from(data, offset)
     payload = data[offset + RECORD_OVERHEAD : end]
-    if crc32(payload, length ^ tick) != checksum:
+    if crc32(payload, marked ^ tick) != checksum:
         return None
     return Record(offset, end, tick * TICK, payload)
 
 
-def headers(data: bytes, offset: int = 0, *, whole: bool = True) -> Iterator[tuple[int, int]]:
-    """(length, appended at in Unix ns) of the records from `offset` on, checksums unread: for counting, not for delivery.
-
-    The last one may be cut short where not `whole`.
-    """
-    while offset + RECORD_OVERHEAD <= len(data):
-        length, _, tick = _RECORD.unpack_from(data, offset)
-        offset += RECORD_OVERHEAD + length
-        if not 0 < length <= MAX_PAYLOAD or (whole and offset > len(data)):
-            return
-        yield length, tick * TICK
+def appended_at(head: bytes) -> int | None:
+    """When the record was appended (Unix ns) that begins with these bytes, its checksum unread; None where none does."""
+    if len(head) < RECORD_OVERHEAD:
+        return None
+    marked, _, tick = _RECORD.unpack_from(head)
+    return tick * TICK if 0 < marked - MARK <= MAX_PAYLOAD else None
 
 
 def _damage_at(data: bytes, offset: int, written: int) -> Damage:
@@ -151,19 +148,20 @@ def _damage_at(data: bytes, offset: int, written: int) -> Damage:
 def _stated_end(data: bytes, offset: int) -> int | None:
     if offset + RECORD_OVERHEAD > len(data):
         return None
-    length: int = _RECORD.unpack_from(data, offset)[0]
+    length: int = _RECORD.unpack_from(data, offset)[0] - MARK
     end = offset + RECORD_OVERHEAD + length
     return end if 0 < length <= MAX_PAYLOAD and end <= len(data) else None
 
 
 def _next_record(data: bytes, offset: int, written: int) -> int | None:
     budget = _RESYNC_BUDGET
-    top = data.find(0, offset + 3)
-    while 0 <= top - 3 < written and budget > 0:
-        end = _stated_end(data, top - 3)
-        if end is not None:
-            budget -= end - top
-            if record_at(data, top - 3):
-                return top - 3
-        top = data.find(0, top + 1)
+    mark = data.find(_MARK_BYTE, offset + 3)
+    while 0 <= mark - 3 < written:
+        start = mark - 3
+        end = _stated_end(data, start)
+        if end is not None and end - start <= budget:
+            budget -= end - start
+            if record_at(data, start):
+                return start
+        mark = data.find(_MARK_BYTE, mark + 1)
     return None

@@ -17,7 +17,6 @@ from caseyos_otel.spool.segment import (
     Damage,
     Record,
     check_header,
-    headers,
     intact,
     is_blank,
     scan,
@@ -102,9 +101,9 @@ class SegmentFiles:
             return None
 
     def count(self, segment: str, start: int) -> int:
-        """Records from `start` on, their checksums unread. Raises OSError."""
+        """Records from `start` on; a stretch of damage counts as one. Raises OSError."""
         data, _ = self._bytes(segment, start)
-        return sum(1 for _ in headers(data))
+        return sum(1 for _ in scan(data))
 
     def unlink(self, segment: str) -> None:
         """Remove a segment. Raises OSError."""

@@ -10,13 +10,17 @@ from pathlib import Path
 
 from caseyos_otel.spool import cursor, quarantine
 from caseyos_otel.spool.directory import DESTINATIONS
-from caseyos_otel.spool.segment import HEADER_SIZE, RECORD_OVERHEAD, check_header, headers
+from caseyos_otel.spool.problem import unavailable
+from caseyos_otel.spool.segment import HEADER_SIZE, RECORD_OVERHEAD, Record, appended_at, check_header, scan
 from caseyos_otel.spool.segment_files import SUFFIX
 
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """Records and bytes (as on disk) that a destination has not passed, and the age of the oldest in seconds."""
+    """Records and bytes (as on disk) that a destination has not passed, and the age of the oldest in seconds.
+
+    A stretch of damage counts as a record: it waits to be passed and set aside.
+    """
 
     records: int = 0
     bytes: int = 0
@@ -24,18 +28,26 @@ class Pending:
 
 
 def pending(root: Path, destination: str) -> Pending:
-    """What waits for `destination` in all directories of the spool at `root`, whoever owns them."""
+    """What waits for `destination` in all directories of the spool at `root`, whoever owns them.
+
+    Raises SpoolUnavailable: there is one, and it cannot be looked at.
+    """
     try:
         entries = [entry for entry in os.scandir(root) if entry.is_dir(follow_symlinks=False)]
-    except OSError:
+    except FileNotFoundError:
         return Pending()
+    except OSError as error:
+        raise unavailable("look at the directory", root, error) from error
     return total(pending_in(Path(entry.path), destination) for entry in entries if entry.name != quarantine.NAME)
 
 
 def pending_in(directory: Path, destination: str) -> Pending:
-    """What waits for `destination` in one directory; nothing if the directory does not wait for it."""
+    """What waits for `destination` in one directory; nothing if the directory does not wait for it.
+
+    One that names nobody (a power cut emptied that file) waits for everybody: whoever adopts it adds its own.
+    """
     try:
-        if destination not in (directory / DESTINATIONS).read_text().split():
+        if destination not in (_destinations(directory) or [destination]):
             return Pending()
         positions = _positions(directory, destination)
         segments = [path for path in directory.iterdir() if path.suffix == SUFFIX]
@@ -70,7 +82,7 @@ def _appended_at(path: Path, start: int) -> int | None:
             if check_header(file.read(HEADER_SIZE)) == "other_version":
                 return None
             file.seek(start)
-            return next((appended_at for _, appended_at in headers(file.read(RECORD_OVERHEAD), whole=False)), None)
+            return appended_at(file.read(RECORD_OVERHEAD))
     except OSError:
         return None
 
@@ -80,6 +92,13 @@ def total(parts: Iterable[Pending]) -> Pending:
     found = list(parts)
     ages = [part.oldest_age for part in found if part.oldest_age is not None]
     return Pending(sum(p.records for p in found), sum(p.bytes for p in found), max(ages, default=None))
+
+
+def _destinations(directory: Path) -> list[str]:
+    try:
+        return (directory / DESTINATIONS).read_text().split()
+    except (FileNotFoundError, UnicodeDecodeError):
+        return []
 
 
 def _positions(directory: Path, destination: str) -> dict[str, int]:
@@ -98,8 +117,6 @@ def _pending_in_segment(path: Path, start: int) -> Pending:
             data = file.read()
     except OSError:
         return Pending()
-    found = list(headers(data))
-    if not found:
-        return Pending()
-    oldest = min(appended_at for _, appended_at in found)
-    return Pending(len(found), sum(length + RECORD_OVERHEAD for length, _ in found), _age(oldest))
+    found = list(scan(data))
+    oldest = min((item.appended_at for item in found if isinstance(item, Record)), default=None)
+    return Pending(len(found), sum(item.end - item.offset for item in found), None if oldest is None else _age(oldest))

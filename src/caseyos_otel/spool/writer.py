@@ -17,7 +17,7 @@ from caseyos_otel.spool.appender import Appender
 from caseyos_otel.spool.directory import SegmentDirectory, prepare
 from caseyos_otel.spool.open_segment import LARGE, OpenSegment
 from caseyos_otel.spool.problem import FrameRefused, OnProblem, Problem, full, unavailable
-from caseyos_otel.spool.segment import HEADER_SIZE, MAX_PAYLOAD, RECORD_OVERHEAD, record_head, tick_of
+from caseyos_otel.spool.segment import HEADER_SIZE, MARK, MAX_PAYLOAD, RECORD_OVERHEAD, record_head, tick_of
 from caseyos_otel.spool.segment_files import segment_name
 from caseyos_otel.spool.space import Space
 from caseyos_otel.spool.unsynced import Unsynced
@@ -99,9 +99,9 @@ class SpoolWriter:
             del appender  # its segment may have to end
             appender = self._with_room(series, length)
         appender.room -= size
-        tick = self._tick
+        marked, tick = MARK + length, self._tick
         try:  # `encode_record`, without the call: every caller waits for this
-            written = write(appender.fd, record_head(length, crc32(frame, length ^ tick), tick) + frame)
+            written = write(appender.fd, record_head(marked, crc32(frame, marked ^ tick), tick) + frame)
         except OSError as error:
             raise unavailable("append to", appender.segment.path, error) from error
         if written != size:

@@ -1,19 +1,22 @@
 from __future__ import annotations
 
+import struct
+
 import pytest
 
 from caseyos_otel.spool.segment import (
     HEADER_SIZE,
     MAGIC,
+    MARK,
     RECORD_OVERHEAD,
     TICK,
     VERSION,
     Damage,
     Record,
+    appended_at,
     check_header,
     encode_header,
     encode_record,
-    headers,
     intact,
     is_blank,
     scan,
@@ -23,7 +26,7 @@ from caseyos_otel.spool.segment import (
 def test_a_segment_is_laid_out_as_documented() -> None:
     header, record = encode_header(), encode_record(b"abc", 258 * TICK + 5)
     assert (len(header), header[:8], header[8:12]) == (HEADER_SIZE, MAGIC, VERSION.to_bytes(4, "little"))
-    assert record[:4] == (3).to_bytes(4, "little")
+    assert record[:4] == b"\x03\0\0\xc1"
     assert record[8:RECORD_OVERHEAD] == (258).to_bytes(4, "little")
     assert record[RECORD_OVERHEAD:] == b"abc"
 
@@ -33,7 +36,9 @@ def test_records_come_back_with_their_places() -> None:
     first, second = intact(data, HEADER_SIZE)
     assert first == Record(HEADER_SIZE, HEADER_SIZE + RECORD_OVERHEAD + 3, 0, b"one")
     assert second == Record(first.end, len(data), TICK, b"three")
-    assert list(headers(data, HEADER_SIZE)) == [(3, 0), (5, TICK)]
+    assert [appended_at(data[item.offset :]) for item in (first, second)] == [0, TICK]
+    assert appended_at(b"") is None
+    assert appended_at(bytes(100)) is None
 
 
 @pytest.mark.parametrize(
@@ -100,3 +105,20 @@ def test_a_broken_checksum_in_the_last_record_is_corruption_not_a_torn_tail() ->
 def test_a_broken_checksum_before_zeros_is_corruption_where_the_record_is_all_there() -> None:
     data = encode_record(b"one", 1) + encode_record(b"two", 1)[:-1] + b"X"
     assert list(scan(data + bytes(100)))[1] == Damage(RECORD_OVERHEAD + 3, len(data), "corrupt_record")
+
+
+def test_behind_damage_every_record_is_found_whatever_the_frames_hold() -> None:
+    """Batches of a gateway: thousands of numbers, each of whose zero bytes could be the end of a length."""
+    frame = struct.pack("<d", 50000.0) * 5000 + "žluťoučký kůň".encode() * 100
+    records = [encode_record(frame + bytes([n]), n * TICK) for n in range(80)]
+    data = bytearray(b"".join(records))
+    data[100] ^= 1
+    assert [type(item) for item in scan(bytes(data) + bytes(4096))] == [Damage, *[Record] * 79]
+
+
+def test_what_looks_like_records_over_and_over_costs_no_small_record_behind_it() -> None:
+    """Crafted content: more to checksum than is worth it. Only what is as large as that is given up."""
+    crafted = (MARK + 2**20).to_bytes(4, "little") * 10_000
+    data = crafted + encode_record(b"x" * 2**20, 1)[:-1] + encode_record(b"one", 1)
+    items = list(scan(data))
+    assert [item.payload for item in items if isinstance(item, Record)] == [b"one"]
