@@ -117,8 +117,8 @@ class Spooling:
         self.spool.relieve()
 
     def sync_alone(self) -> None:
-        """Sync the spool against power loss, as far as the settings want it, and have its records tell the time."""
-        self.spool.writer.look_at_clock()
+        """Sync the spool against power loss, as far as the settings want it; let its writer look around."""
+        self.spool.writer.look_around()
         if self._synced:
             self.spool.writer.sync()
 

@@ -194,7 +194,10 @@ class SegmentDirectory:
     def remove_if_empty(self) -> bool:
         """Remove the directory and let its lock go, when nothing is left but the owner's own small files."""
         with self._mutex:
-            names = [path.name for path in self.path.iterdir()] if self.path.exists() else []
+            try:
+                names = [path.name for path in self.path.iterdir()] if self.path.exists() else []
+            except OSError:  # no descriptor is left to look with, for one
+                return False
             if not all(map(_is_small_file, names)):
                 return False
             with contextlib.suppress(OSError):  # what cannot be removed now, the next adopter tries again
