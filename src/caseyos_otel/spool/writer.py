@@ -287,6 +287,7 @@ class SpoolWriter:
             own.let_go()
             self._vanished(own.path)
             return
+        own.hold()
         for series, appender in tuple(self._written.current.items()):
             if appender.segment.is_gone:
                 self._written.current.pop(series, None)

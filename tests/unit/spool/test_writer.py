@@ -437,6 +437,23 @@ def test_a_segment_that_was_removed_is_noticed_and_the_next_append_begins_anothe
     assert spool.space.used == sum(path.stat().st_size for path in root.rglob("*.seg"))
 
 
+def test_a_lock_that_was_removed_is_made_anew_and_the_directory_stays_ours_and_then_the_next_one_s(
+    make_spool: MakeSpool, root: Path, problems: list[Problem], drain: Drain, crash: Callable[[Spool], None]
+) -> None:
+    """A cleaner of old files finds it, and the destinations, as old as the process; the segment is not."""
+    spool, other = make_spool("outcomes"), make_spool("outcomes")
+    spool.writer.append("outcomes", b"frame")
+    [directory] = root.iterdir()
+    (directory / "lock").unlink()
+    (directory / "destinations").unlink()
+    spool.writer.look_around()
+    assert other.adopt() == 0
+    crash(spool)
+    assert other.adopt() == 1
+    assert drain(other, "outcomes") == [b"frame"]
+    assert problems == []
+
+
 def test_an_append_after_close_is_left_for_the_next_process(
     make_spool: MakeSpool, drain: Drain, crash: Callable[[Spool], None]
 ) -> None:
