@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 import subprocess
 import sys
@@ -542,3 +543,60 @@ def test_each_service_has_a_spool_of_its_own_and_no_name_leads_elsewhere(tmp_pat
     assert spool(OTEL_SERVICE_NAME="../../etc/passwd") == Path("spool/_.._etc_passwd")
     chosen = load({"CASEYOS_OTEL_SPOOL_DIR": "/spool", "OTEL_SERVICE_NAME": "api"})
     assert chosen.spool_path == Path("/spool")
+
+
+class TestPlaces:
+    """Where things lie is settled when the settings are read."""
+
+    @pytest.fixture(autouse=True)
+    def _home_and_here(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("HOME", str(tmp_path / "home"))
+        monkeypatch.chdir(tmp_path)
+
+    @pytest.mark.parametrize(
+        ("given", "place"), [("here", "here"), ("./a/../b", "b"), ("~/there", "home/there"), ("~", "home")]
+    )
+    @pytest.mark.parametrize("attribute", ["state_dir", "spool_dir", "log"])
+    def test_a_path_is_absolute_whoever_gives_it(self, attribute: str, given: str, place: str, tmp_path: Path) -> None:
+        named = load({VARIABLE_BY_ATTRIBUTE[attribute].name: given})
+        overridden = load({}, **{attribute: Path(given)})
+
+        assert str(getattr(named, attribute)) == str(getattr(overridden, attribute)) == str(tmp_path / place)
+
+    def test_every_file_of_declarations_is_absolute(self, tmp_path: Path) -> None:
+        settings = load({"CASEYOS_OTEL_HOOKS": "a.yaml, ~/b.yaml"})
+
+        assert settings.hooks == (str(tmp_path / "a.yaml"), str(tmp_path / "home" / "b.yaml"))
+
+    @pytest.mark.parametrize(
+        ("given", "expected"),
+        [
+            ("sqlite:///a.db", "sqlite:///{here}/a.db"),
+            ("sqlite+aiosqlite:///./d/a.db?timeout=1", "sqlite+aiosqlite:///{here}/d/a.db?timeout=1"),
+            ("sqlite:////a.db", "sqlite:////a.db"),
+            ("sqlite://", "sqlite://"),
+            ("sqlite:///:memory:", "sqlite:///:memory:"),
+            ("sqlite:///file:a.db?uri=true", "sqlite:///file:a.db?uri=true"),
+        ],
+    )
+    def test_so_is_the_file_of_a_database(self, given: str, expected: str, tmp_path: Path) -> None:
+        assert load({"CASEYOS_OTEL_DATABASE_URL": given}).database_url == expected.format(here=tmp_path)
+
+    def test_a_link_stays_a_link(self, tmp_path: Path) -> None:
+        (tmp_path / "link").symlink_to(tmp_path / "home")
+
+        assert load({"CASEYOS_OTEL_STATE_DIR": "link"}).state_dir == tmp_path / "link"
+
+    def test_a_relative_path_from_a_directory_that_is_gone_is_told(self, tmp_path: Path) -> None:
+        gone = tmp_path / "gone"
+        gone.mkdir()
+        os.chdir(gone)
+        gone.rmdir()
+
+        settings = load({"CASEYOS_OTEL_SPOOL_DIR": "here", "CASEYOS_OTEL_DATABASE_URL": "sqlite:///a.db"})
+
+        assert (settings.spool_dir, settings.database_url) == (None, None)
+        assert [problem.partition(":")[0] for problem in settings.problems] == [
+            "CASEYOS_OTEL_DATABASE_URL",
+            "CASEYOS_OTEL_SPOOL_DIR",
+        ]
