@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,14 +33,33 @@ class Destination:
 
 
 def _file_name(text: str) -> str:
-    """A service's name as the name of a directory: never one that leads elsewhere."""
-    return re.sub(r"[^A-Za-z0-9._-]", "_", text).lstrip(".")[:100] or "unknown_service"
+    """A service's name as the name of a directory: never one that leads elsewhere, nor to another service's."""
+    plain = re.sub(r"[^A-Za-z0-9._-]", "_", text).lstrip(".")[:100]
+    if plain == text:
+        return plain
+    return f"{plain[:91]}-{hashlib.sha256(text.encode(errors='surrogatepass')).hexdigest()[:8]}"
 
 
 def _state_dir() -> Path:
+    """The per-user state directory; where no home is known, a directory of this user below the temporary one."""
+    return _state_dir_at_home() or Path(_temporary_dir(), f"caseyos-otel-{os.geteuid()}")
+
+
+def _state_dir_at_home() -> Path | None:
     from platformdirs import user_state_path
 
-    return user_state_path("caseyos-otel")
+    try:
+        found = user_state_path("caseyos-otel")
+    except RuntimeError:  # neither HOME nor an entry for the user id
+        return None
+    return found if found.is_absolute() else None  # older releases of platformdirs leave the `~`
+
+
+def _temporary_dir() -> str:
+    try:
+        return tempfile.gettempdir()
+    except OSError:  # none can be written: whoever writes there says so
+        return "/tmp"  # noqa: S108  # only a name: nothing is made here
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,11 +230,20 @@ def load(environ: Mapping[str, str] | None = None, /, **overrides: object) -> Se
             _take(variable, text, origin, values, sources, problems)
     for attribute, value in overrides.items():
         _override(VARIABLE_BY_ATTRIBUTE[attribute], value, values, sources, problems)
+    if "state_dir" not in values and _state_dir_at_home() is None:
+        problems.append(_homeless())
     return Settings(
         sources=MappingProxyType(sources),
         platform=_platform(source),
         problems=tuple(problems),
         **values,  # type: ignore[arg-type]  # the table and the dataclass agree: tests/unit/test_settings.py
+    )
+
+
+def _homeless() -> str:
+    return (
+        f"CASEYOS_OTEL_STATE_DIR is not set, and no home directory is known for user id {os.geteuid()}."
+        f" Going on in {_state_dir()}; set it to a directory that lasts."
     )
 
 
