@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
+from urllib.parse import quote
 
 from caseyos_otel.environment_variables import (
     EXPORTERS,
@@ -38,6 +39,11 @@ def _file_name(text: str) -> str:
     if plain == text:
         return plain
     return f"{plain[:91]}-{hashlib.sha256(text.encode(errors='surrogatepass')).hexdigest()[:8]}"
+
+
+def _sqlite_url(file: Path) -> str:
+    """The URL of a file; as SQLite's own URI where the name would begin a query, which only a URI can quote."""
+    return f"sqlite:///file:{quote(os.fsencode(file))}?uri=true" if "?" in str(file) else f"sqlite:///{file}"
 
 
 def _state_dir() -> Path:
@@ -140,7 +146,7 @@ class Settings:
     @property
     def effective_database_url(self) -> str:
         """The database as the user wrote it, or the SQLite file in the state directory."""
-        return self.database_url or f"sqlite:///{self.state_dir / 'caseyos.db'}"
+        return self.database_url or _sqlite_url(self.state_dir / "caseyos.db")
 
     @property
     def owner_database_url(self) -> str:
