@@ -232,7 +232,7 @@ def _spool(in_force: Settings) -> Result:
         _try_spool(path)
     except SpoolUnavailable as error:
         mend = "set CASEYOS_OTEL_SPOOL_DIR or CASEYOS_OTEL_STATE_DIR to a writable directory"
-        return _broken(str(error), f"{mend}; durable events stay in memory until then")
+        return _broken(str(error).removeprefix("spool: "), f"{mend}; durable events stay in memory until then")
     waiting = _waiting(path, in_force)
     if (held := used(path)) > Space(path, in_force.spool_max_bytes).for_failures:
         mend = "bring its destinations back, or raise CASEYOS_OTEL_SPOOL_MAX_BYTES"

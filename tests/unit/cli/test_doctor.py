@@ -155,7 +155,7 @@ def test_a_spool_of_another_user_is_broken_in_the_words_of_the_service(run: Run,
         prepare(tmp_path)
     ran = run("doctor", "--json", CASEYOS_OTEL_SPOOL_DIR=str(tmp_path))
     assert (ran.exit_code, result(ran, "spool")["result"]["state"]) == (1, "broken")
-    assert result(ran, "spool")["result"]["detail"] == str(refused.value)
+    assert ran.json["broken"] == [f"spool: {result(ran, 'spool')['result']['detail']}"] == [str(refused.value)]
     assert "belongs to user id 4711" in str(refused.value)
 
 
