@@ -84,7 +84,7 @@ def _stored(in_force: Settings, event_id: str) -> Iterator[Found]:
     from caseyos_otel.storage.failure import translate
 
     url = engine.parse_url(in_force.effective_database_url)
-    if url.get_backend_name() == "sqlite" and not Path(url.database or "").exists():
+    if (file := engine.file_of(url)) is not None and not file.exists():
         return  # looking must not make one
     try:
         row = stored(engine.create(url), event_id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ import pytest
 from caseyos_otel.cli import checkup
 from caseyos_otel.environment_variables import VARIABLES
 from caseyos_otel.pipeline import status
+from caseyos_otel.spool.directory import prepare
+from caseyos_otel.spool.problem import SpoolUnavailable
 from tests.integration.otlp_receiver import GrpcReceiver, OtlpReceiver
 from tests.integration.sentry_receiver import SentryReceiver
 from tests.unit.cli.conftest import Ran, Run
@@ -118,6 +121,59 @@ def test_a_place_that_cannot_be_written_is_broken_and_the_variable_that_mends_it
     assert str(below) in found["detail"]
     assert variable in found["mend"]
     assert [text.partition(":")[0] for text in ran.json["broken"]] == [name]
+
+
+def test_looking_makes_nothing_that_would_be_in_the_way_of_the_service_s_user(
+    run: Run, state: Path, tmp_path: Path
+) -> None:
+    ran = run("doctor", "--json", CASEYOS_OTEL_LOG=str(tmp_path / "logs" / "events.jsonl"))
+    assert (ran.exit_code, list(tmp_path.iterdir())) == (0, [])
+    assert f"{state / 'caseyos.db'} (will be made)" in result(ran, "outcomes")["result"]["detail"]
+    assert result(ran, "retention")["result"]["detail"] == "nothing is stored yet"
+
+
+def test_looking_at_a_spool_that_is_not_there_yet_does_not_make_it(run: Run, state: Path, tmp_path: Path) -> None:
+    state.mkdir()
+    for spool in (tmp_path / "deep" / "spool", state / "spool" / "unknown_service"):
+        found = result(run("doctor", "--json", CASEYOS_OTEL_SPOOL_DIR=str(spool)), "spool")["result"]
+        assert found["state"] == "ok"
+        assert found["detail"].startswith(f"{spool} (will be made)")
+    assert not (tmp_path / "deep").exists()
+    assert list(state.iterdir()) == []
+
+
+def test_a_spool_that_is_there_is_left_as_it_was(run: Run, tmp_path: Path) -> None:
+    found = result(run("doctor", "--json", CASEYOS_OTEL_SPOOL_DIR=str(tmp_path)), "spool")["result"]
+    assert (found["state"], found["detail"].startswith(f"{tmp_path}"), "made" in found["detail"]) == ("ok", True, False)
+    assert not [path for path in tmp_path.iterdir() if path.name != "state"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
+def test_a_spool_of_another_user_is_broken_in_the_words_of_the_service(run: Run, tmp_path: Path) -> None:
+    os.chown(tmp_path, 4711, -1)
+    with pytest.raises(SpoolUnavailable) as refused:
+        prepare(tmp_path)
+    ran = run("doctor", "--json", CASEYOS_OTEL_SPOOL_DIR=str(tmp_path))
+    assert (ran.exit_code, result(ran, "spool")["result"]["state"]) == (1, "broken")
+    assert ran.json["broken"] == [f"spool: {result(ran, 'spool')['result']['detail']}"] == [str(refused.value)]
+    assert "belongs to user id 4711" in str(refused.value)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+@pytest.mark.parametrize("below", ["", "not/there/yet"])
+@pytest.mark.parametrize("name", ["log", "outcomes", "spool"])
+def test_a_place_that_this_user_may_not_write_is_broken(name: str, below: str, run: Run, tmp_path: Path) -> None:
+    locked = tmp_path / "locked"
+    locked.mkdir(mode=0o555)
+    place = str(locked / below / ("" if name == "spool" else "file"))
+    variable, value = {
+        "log": ("CASEYOS_OTEL_LOG", place),
+        "outcomes": ("CASEYOS_OTEL_DATABASE_URL", f"sqlite:///{place}"),
+        "spool": ("CASEYOS_OTEL_SPOOL_DIR", place),
+    }[name]
+    found = result(run("doctor", "--json", **{variable: value}), name)["result"]
+    assert (found["state"], "ermission denied" in found["detail"]) == ("broken", True)
+    assert variable in found["mend"]
 
 
 def test_a_log_file_and_stderr_work(run: Run, tmp_path: Path) -> None:
