@@ -159,20 +159,18 @@ def test_a_spool_of_another_user_is_broken_in_the_words_of_the_service(run: Run,
     assert "belongs to user id 4711" in str(refused.value)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 @pytest.mark.parametrize("below", ["", "not/there/yet"])
 @pytest.mark.parametrize("name", ["log", "outcomes", "spool"])
-def test_a_place_that_this_user_may_not_write_is_broken(name: str, below: str, run: Run, tmp_path: Path) -> None:
-    locked = tmp_path / "locked"
-    locked.mkdir(mode=0o555)
-    place = str(locked / below / ("" if name == "spool" else "file"))
+def test_a_place_where_nothing_can_be_made_is_broken(name: str, below: str, run: Run) -> None:
+    """Where not even root can."""
+    place = str(Path("/proc/sys") / below / ("" if name == "spool" else "file"))
     variable, value = {
         "log": ("CASEYOS_OTEL_LOG", place),
         "outcomes": ("CASEYOS_OTEL_DATABASE_URL", f"sqlite:///{place}"),
         "spool": ("CASEYOS_OTEL_SPOOL_DIR", place),
     }[name]
     found = result(run("doctor", "--json", **{variable: value}), name)["result"]
-    assert (found["state"], "ermission denied" in found["detail"]) == ("broken", True)
+    assert found["state"] == "broken"
     assert variable in found["mend"]
 
 
