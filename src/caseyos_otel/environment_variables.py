@@ -27,6 +27,8 @@ class Variable:
     accepted: str
     doc: str
     secret: bool = False
+    refused: object = None
+    """What is in force instead of a value that is not accepted, where the default would be worse than none."""
 
     @property
     def also_as_file(self) -> bool:
@@ -176,6 +178,9 @@ def _names(text: str) -> tuple[str, ...]:
 
 _ANY = "any text"
 # ruff: noqa: E501  # one line a variable, so that the table reads as one
+NOT_A_DATABASE = "not-accepted://"
+"""A URL that no storage takes, so that outcomes wait for a mend instead of going to a file that nobody looks into."""
+
 VARIABLES: tuple[Variable, ...] = (
     Variable(
         "CASEYOS_OTEL_EXPORTERS",
@@ -193,8 +198,9 @@ VARIABLES: tuple[Variable, ...] = (
         _database,
         None,
         "a SQLite or PostgreSQL URL, like postgresql://user:password@host/name",
-        "Where outcomes and events are stored. Default: caseyos.db in the state directory.",
+        "Where outcomes and events are stored. Default: caseyos.db in the state directory. With a value that is not accepted they wait in the spool.",
         secret=True,
+        refused=NOT_A_DATABASE,
     ),
     Variable("CASEYOS_OTEL_MIGRATION_DATABASE_URL", "migration_database_url", _database, None, "a SQLite or PostgreSQL URL", "The same database as a role that may make and drop tables: for `db upgrade` and `retention run`. Default: CASEYOS_OTEL_DATABASE_URL.", secret=True),
     Variable("CASEYOS_OTEL_EVENT_STORE", "event_store", _choice("all", "outcomes"), "all", "all, outcomes", "all: a 90-day table `events` beside `outcome_events`; outcomes: only the latter."),

@@ -219,7 +219,7 @@ def load(environ: Mapping[str, str] | None = None, /, **overrides: object) -> Se
     """Read the environment (and `NAME_FILE` for secrets and URLs); `overrides` are `configure()`'s arguments and win.
 
     Never raises for a bad value: it is ignored (an override's leaves what the environment says, a variable's leaves the
-    default) and the sentence is in `problems`.
+    default, or `Variable.refused`) and the sentence is in `problems`.
 
     Raises:
         TypeError: an override is not the name of a setting.
@@ -231,9 +231,12 @@ def load(environ: Mapping[str, str] | None = None, /, **overrides: object) -> Se
     sources: dict[str, str] = {}
     problems: list[str] = []
     for variable in VARIABLES:
+        before = len(problems)
         text, origin = _text(variable, source, problems)
         if text is not None:
             _take(variable, text, origin, values, sources, problems)
+        if len(problems) > before and variable.refused is not None:
+            values[variable.attribute] = variable.refused
     for attribute, value in overrides.items():
         _override(VARIABLE_BY_ATTRIBUTE[attribute], value, values, sources, problems)
     if "state_dir" not in values and _state_dir_at_home() is None:
@@ -272,6 +275,8 @@ def _override(
     except Exception:
         # not accepted, or a value whose own methods raise: what the environment says stays in force
         problems.append(_refusal(variable, f"configure({variable.attribute}=…)", value))
+        if variable.refused is not None:
+            values[variable.attribute] = variable.refused
         return
     if variable.attribute == "state_dir" and value is None:
         del values["state_dir"]  # its default is found out, not written in the table
@@ -280,10 +285,12 @@ def _override(
 
 def _refusal(variable: Variable, where: str, value: object) -> str:
     shown = "its value" if variable.secret else _shown(value)
-    return (
-        f"{where}: {shown} is not accepted; {variable.name} takes {variable.accepted}."
-        f"{GOING_ON} (default: {variable.shown_default})."
-    )
+    instead = _instead(variable, f" (default: {variable.shown_default})")
+    return f"{where}: {shown} is not accepted; {variable.name} takes {variable.accepted}.{instead}"
+
+
+def _instead(variable: Variable, default: str = "") -> str:
+    return " Outcomes wait until it is mended." if variable.refused is not None else f"{GOING_ON}{default}."
 
 
 def _shown(value: object) -> str:
@@ -300,10 +307,10 @@ def _text(variable: Variable, source: Mapping[str, str], problems: list[str]) ->
         try:
             if text := Path(path).read_text("utf-8").strip():
                 return text, "file"
-            problems.append(f"{variable.name}_FILE: {path!r} is empty.{GOING_ON}.")
+            problems.append(f"{variable.name}_FILE: {path!r} is empty.{_instead(variable)}")
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-            problems.append(f"{variable.name}_FILE: {path!r} cannot be read ({reason}).{GOING_ON}.")
+            problems.append(f"{variable.name}_FILE: {path!r} cannot be read ({reason}).{_instead(variable)}")
     return None, "default"
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.service import STOCK_DISTRO, environment, rows, run
+from tests.e2e.service import STOCK_DISTRO, cli, environment, rows, run
 
 PROGRAM = """
 from opentelemetry import trace
@@ -142,6 +142,18 @@ def test_bad_values_are_said_once_with_name_and_accepted_values_and_stop_nothing
     assert done.stderr.count(said) == 1
     assert done.stderr.count("CASEYOS_OTEL_DATABASE_URL: its value is not accepted") == 1
     assert "u:p" not in done.stderr
+
+
+def test_outcomes_wait_for_a_database_url_that_is_not_accepted_instead_of_going_elsewhere(
+    tmp_path: Path, state: Path
+) -> None:
+    path = tmp_path / "program.py"
+    path.write_text("from caseyos_otel import track, flush\ntrack('outcome_deal_advanced', deal_id='d1')\nflush(1)\n")
+    done = run(path, environment(state, CASEYOS_OTEL_DATABASE_URL="postgress://u:p@h/d"))
+    assert (done.returncode, not (state / "caseyos.db").exists()) == (0, True)
+    assert "Outcomes wait until it is mended." in done.stderr
+    cli(environment(state), "spool", "drain")
+    assert rows(state, "select deal_id from outcome_events") == [("d1",)]
 
 
 def test_an_instrumentor_that_fails_does_not_stop_the_others(program: Path, state: Path, tmp_path: Path) -> None:

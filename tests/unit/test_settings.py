@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from caseyos_otel.environment_variables import VARIABLE_BY_ATTRIBUTE, VARIABLES, Variable
+from caseyos_otel.environment_variables import NOT_A_DATABASE, VARIABLE_BY_ATTRIBUTE, VARIABLES, Variable
 from caseyos_otel.settings import Settings, load
 
 DSN = "https://public@sentry.example/1"
@@ -245,11 +245,12 @@ class TestProblems:
 
         settings = load({name: text})
 
-        assert getattr(settings, variable.attribute) == variable.default
+        assert getattr(settings, variable.attribute) == (variable.refused or variable.default)
         (problem,) = settings.problems
         assert problem.startswith(f"{name}: {'its value' if variable.secret else repr(text)}"[:100])
         assert "hunter2" not in problem
-        assert problem.endswith(f"Going on without it (default: {variable.shown_default}).")
+        going_on = f"Going on without it (default: {variable.shown_default})."
+        assert problem.endswith("Outcomes wait until it is mended." if variable.refused else going_on)
         assert f"is not accepted; {name} takes {variable.accepted}." in problem
         assert len(problem) < 500
         assert settings.sources == {}
@@ -624,7 +625,7 @@ class TestPlaces:
 
         settings = load({"CASEYOS_OTEL_SPOOL_DIR": "here", "CASEYOS_OTEL_DATABASE_URL": "sqlite:///a.db"})
 
-        assert (settings.spool_dir, settings.database_url) == (None, None)
+        assert (settings.spool_dir, settings.database_url) == (None, NOT_A_DATABASE)
         assert [problem.partition(":")[0] for problem in settings.problems] == [
             "CASEYOS_OTEL_DATABASE_URL",
             "CASEYOS_OTEL_SPOOL_DIR",
