@@ -21,6 +21,8 @@ from caseyos_otel.events.record import Delivery, EventRecord
 
 _BEST_EFFORT: Final = Delivery.BEST_EFFORT
 """Looking a member up in its enum costs 0.1 µs."""
+_NO_TIME: Final = 2**64
+"""Nanoseconds since 1970 from which on no OTLP message has a time."""
 
 
 class Emitter:
@@ -180,7 +182,10 @@ def _given_time(value: Any, now: int, problems: tuple[Problem, ...]) -> tuple[in
     if (moment := parse_timestamp(value)) is None:
         reason = "expected a datetime with a time zone, or such a one in ISO 8601"
         return now, (*problems, Problem("timestamp", value, reason))
-    return int(moment.timestamp()) * 1_000_000_000 + moment.microsecond * 1000, problems
+    nanoseconds = int(moment.timestamp()) * 1_000_000_000 + moment.microsecond * 1000
+    if not 0 < nanoseconds < _NO_TIME:
+        return now, (*problems, Problem("timestamp", value, "expected a time from 1970 to 2554, as OTLP has no other"))
+    return nanoseconds, problems
 
 
 def _count_queue_full(item: Item) -> None:

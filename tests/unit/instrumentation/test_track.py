@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
@@ -72,6 +73,16 @@ def test_a_given_timestamp_is_the_event_s_time_and_a_naive_one_costs_itself_alon
     assert text.timestamp == 1769178600000000000
     assert naive.invalid_fields == ("timestamp",)
     assert naive.values["recommendation_id"] == "r1"
+
+
+@pytest.mark.parametrize("year", [1, 1900, 1969, 2600, 9999])
+def test_a_timestamp_that_no_otlp_message_can_tell_costs_itself_alone_wherever_the_event_goes(
+    queue: EventQueue, year: int
+) -> None:
+    track("recommendation_accepted", **ACCEPTED, timestamp=datetime(year, 6, 1, tzinfo=UTC))
+    [record] = records(queue)
+    assert record.invalid_fields == ("timestamp",)
+    assert time.time() - (record.timestamp or 0) / 1e9 < 60
 
 
 def test_once_per_gives_the_same_id_for_the_same_event_and_key(queue: EventQueue) -> None:
