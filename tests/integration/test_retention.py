@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from caseyos_otel.cli import checkup
 from caseyos_otel.cli.app import app
+from caseyos_otel.events.declared import parse
 from caseyos_otel.events.field import Privacy
 from caseyos_otel.events.model import Event, optional, required
 from caseyos_otel.events.outcome import OutcomeReplyReceived
@@ -175,16 +176,22 @@ def test_hashes_are_not_hashed_again(engine: Engine, record_of: Make) -> None:
     assert row_of(engine, record.event_id)["properties"]["notary"] == witness
 
 
-def test_of_an_event_that_nobody_declares_any_more_every_address_goes(
+def test_of_an_event_that_nobody_declares_here_every_text_becomes_a_hash_and_the_report_names_it(
     engine: Engine, record_of: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    record = aged(
-        record_of, ContractWitnessed.declaration, 91, witness="bob@acme.example", remark="ask bob@acme.example"
-    )
-    store(engine, [record])
-    monkeypatch.setattr(registry, "get", lambda name: None)
-    retention.run(engine, policy(), pseudonym)
-    assert "@" not in json.dumps(row_of(engine, record.event_id), default=str)
+    fields = {"signer": "ann@acme.example", "witness": "bob@acme.example", "notary": "Carl Notary", "user_id": "casey"}
+    record = aged(record_of, ContractWitnessed.declaration, 91, **fields)
+    store(engine, [record, aged(record_of, REPLY, 91)])
+    monkeypatch.setattr(registry, "get", lambda name: REPLY if name == REPLY.name else None)
+    foreseen = retention.due(engine, policy())
+    report = retention.run(engine, policy(), pseudonym)
+    assert report.undeclared == foreseen.undeclared == {"contract_witnessed": 1}
+    assert (report.outcomes_anonymised, report.failures) == (2, [])
+    assert "(contract_witnessed)" in report.remarks[0]
+    row = row_of(engine, record.event_id)
+    assert (row["contact_email"], row["user_id"]) == (pseudonym("ann@acme.example"), "casey")
+    assert row["properties"]["notary"] == pseudonym("Carl Notary")
+    assert row["anonymised_at"] >= NOW
 
 
 def test_another_key_than_the_services_is_noticed(engine: Engine, record_of: Make) -> None:
@@ -374,6 +381,53 @@ def test_the_command_reports_what_it_does_and_doctor_sees_that_it_was_late(engin
     assert done.exit_code == 0
     assert "Outcomes: 1 deleted, 1 anonymised." in done.stdout
     assert doctor()["retention"] == {"state": "ok", "detail": "last run: 0 h ago", "mend": ""}
+
+
+HOOKS = """
+events:
+  garage_rented:
+    otel: acme.garage.rented
+    outcome: true
+    fields:
+      garage_id: {level: required}
+      tenant: {privacy: person}
+"""
+
+
+@pytest.mark.usefixtures("environment")
+def test_the_command_knows_the_events_that_are_declared_in_yaml(
+    engine: Engine, record_of: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [garage] = parse(HOOKS, "here")
+    record = aged(record_of, garage.declaration, 95, garage_id="g1", tenant="Carl Tenant")
+    store(engine, [record])
+    (tmp_path / "events.yaml").write_text(HOOKS)
+    monkeypatch.setenv("CASEYOS_OTEL_HOOKS", str(tmp_path / "events.yaml"))
+    _forget(monkeypatch)
+    done = CliRunner().invoke(app, ["retention", "run", "--json"])
+    assert (done.exit_code, json.loads(done.stdout)["undeclared"]) == (0, {})
+    assert row_of(engine, record.event_id)["properties"] == {"garage_id": "g1", "tenant": pseudonym("Carl Tenant")}
+
+
+@pytest.mark.usefixtures("environment")
+def test_a_file_of_declarations_that_cannot_be_read_is_told_with_status_1_and_no_text_stays_plain(
+    engine: Engine, record_of: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [garage] = parse(HOOKS, "here")
+    record = aged(record_of, garage.declaration, 95, garage_id="g1", tenant="Carl Tenant")
+    store(engine, [record])
+    monkeypatch.setenv("CASEYOS_OTEL_HOOKS", "/no/such.yaml")
+    done = CliRunner().invoke(app, ["retention", "run"])
+    assert done.exit_code == 1
+    assert "/no/such.yaml cannot be read" in done.stdout
+    assert "(garage_rented)" in done.stdout
+    assert "Carl" not in repr(row_of(engine, record.event_id))
+
+
+def _forget(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test declares by a file, the next one does not know."""
+    for names in ("_by_name", "_by_otel_name"):
+        monkeypatch.setattr(registry, names, dict(getattr(registry, names)))
 
 
 def test_a_database_that_is_away_is_told_with_status_1(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -37,7 +37,10 @@ def run(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Delete what is older than it may get, and make old outcomes anonymous. Run it daily; running it again does no harm."""
+    """Delete what is older than it may get, and make old outcomes anonymous. Run it daily; running it again does no harm.
+
+    Exits 1 if something could not be done.
+    """
     in_force = settings.load()
     try:
         report = _run(in_force, url or in_force.owner_database_url, dry_run)
@@ -45,15 +48,36 @@ def run(
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from None
     typer.echo(json.dumps({"dry_run": dry_run, **asdict(report)}) if as_json else _text(report, dry_run))
+    raise typer.Exit(1 if report.failures else 0)
 
 
 def _run(in_force: Settings, url: str, dry_run: bool) -> Report:
+    undeclared = _load_declarations(in_force)
+    report = _report(in_force, url, dry_run)
+    report.failures[:0] = undeclared
+    return report
+
+
+def _load_declarations(in_force: Settings) -> list[str]:
+    """Which fields are personal, as the service has it; what is wrong with a file, whose events are then undeclared."""
+    from caseyos_otel.events import declared
     from caseyos_otel.events.registry import registry
+
+    registry.load_entry_points()
+    problems = []
+    for path in in_force.hooks:
+        try:
+            declared.load([path], registry)
+        except CaseyosOtelError as error:
+            problems.append(str(error))
+    return problems
+
+
+def _report(in_force: Settings, url: str, dry_run: bool) -> Report:
     from caseyos_otel.privacy import retention
     from caseyos_otel.redaction.pseudonyms import Pseudonyms, load_key
     from caseyos_otel.storage import engine, schema
 
-    registry.load_entry_points()
     opened = engine.create(engine.parse_url(url))
     if opened.dialect.name == "sqlite":
         schema.upgrade(opened)
@@ -77,6 +101,6 @@ def _text(report: Report, dry_run: bool) -> str:
         [
             f"Events: {report.events_deleted} {would}deleted{months}.",
             f"Outcomes: {report.outcomes_deleted} {would}deleted, {report.outcomes_anonymised} {would}anonymised.",
-            *report.notes,
+            *report.remarks,
         ]
     )

@@ -62,6 +62,8 @@ class DailyRetention:
                 opened, retention.Policy.of(*days, now), self._pseudonym, lambda _: self._renew(opened)
             )
             diagnostics.logger.info("retention: %d rows deleted or made anonymous", report.rows)
+            for remark in report.remarks:
+                diagnostics.warn(f"retention: {remark}")
             return True
         finally:
             lease.give_back(opened, WORK, self._holder)

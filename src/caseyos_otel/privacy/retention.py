@@ -56,13 +56,29 @@ class Report:
     events_deleted: int = 0
     outcomes_deleted: int = 0
     outcomes_anonymised: int = 0
+    undeclared: dict[str, int] = field(default_factory=dict)
+    """Of those made anonymous, how many of each event that nobody declares here: every text in them became a hash."""
     partitions_dropped: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
 
     @property
     def rows(self) -> int:
         """Rows that went or changed."""
         return self.events_deleted + self.outcomes_deleted + self.outcomes_anonymised
+
+    @property
+    def remarks(self) -> list[str]:
+        """What somebody should know or mend, one sentence each."""
+        return [*self.notes, *self._about_undeclared(), *self.failures]
+
+    def _about_undeclared(self) -> Iterator[str]:
+        if self.undeclared:
+            yield (
+                f"{sum(self.undeclared.values())} of these outcomes are of events that nobody declares here "
+                f"({', '.join(sorted(self.undeclared))}): every text in them counts as a name and becomes a hash; to keep "
+                "what is not personal, name their YAML in CASEYOS_OTEL_HOOKS, or install the service's package, where this runs"
+            )
 
 
 def due(engine: Engine, policy: Policy) -> Report:
@@ -82,8 +98,8 @@ def due(engine: Engine, policy: Policy) -> Report:
                 report.events_deleted += _count(connection, events.name, policy.events_before)
             if policy.outcomes_before is not None:
                 report.outcomes_deleted = _count(connection, outcome_events.name, policy.outcomes_before)
-            still = _not_anonymised(policy)
-            report.outcomes_anonymised = connection.scalar(select(func.count()).where(*still)) or 0
+            for name, rows in _plain(connection, policy):
+                _count_anonymised(report, name, rows)
     except exc.DBAPIError as error:
         raise translate(error) from None
     return report
@@ -107,7 +123,6 @@ def run(engine: Engine, policy: Policy, pseudonym: Pseudonym, progress: Progress
             report.outcomes_deleted += rows
             progress(rows)
         for rows in _anonymise_old(engine, policy, pseudonym, report):
-            report.outcomes_anonymised += rows
             progress(rows)
         if engine.dialect.name == "postgresql":
             partitions.ensure(engine, partitions.wanted((), datetime.now(UTC).date()))
@@ -238,6 +253,19 @@ def _not_anonymised(policy: Policy) -> tuple[Any, ...]:
     return (outcome_events.c.anonymised_at.is_(None), moment < policy.plain_before, *stays)
 
 
+def _plain(connection: Connection, policy: Policy) -> list[tuple[str, int]]:
+    """How many outcomes of which event are to be made anonymous."""
+    name = outcome_events.c.event
+    counted = select(name, func.count()).where(*_not_anonymised(policy)).group_by(name)
+    return [(event, rows) for event, rows in connection.execute(counted)]
+
+
+def _count_anonymised(report: Report, name: str, rows: int = 1) -> None:
+    report.outcomes_anonymised += rows
+    if registry.get(name) is None:
+        report.undeclared[name] = report.undeclared.get(name, 0) + rows
+
+
 def _anonymise_old(engine: Engine, policy: Policy, pseudonym: Pseudonym, report: Report) -> Iterator[int]:
     old = select(outcome_events).where(*_not_anonymised(policy)).limit(BATCH)
     while True:
@@ -248,6 +276,8 @@ def _anonymise_old(engine: Engine, policy: Policy, pseudonym: Pseudonym, report:
                 _anonymise(connection, dict(row), pseudonym, report)
         if not rows:
             return
+        for row in rows:
+            _count_anonymised(report, row["event"])
         yield len(rows)
         _let_others_write(began)
 
