@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 import uuid_utils
 from sqlalchemy import Engine, Table, event, select, text
@@ -17,9 +18,9 @@ from typer.testing import CliRunner
 from caseyos_otel.cli import checkup
 from caseyos_otel.cli.app import app
 from caseyos_otel.events.declared import parse
-from caseyos_otel.events.field import Privacy
+from caseyos_otel.events.field import Privacy, parse_timestamp
 from caseyos_otel.events.model import Event, optional, required
-from caseyos_otel.events.outcome import OutcomeReplyReceived
+from caseyos_otel.events.outcome import OutcomeMeetingBooked, OutcomeReplyReceived
 from caseyos_otel.events.recommendation import RecommendationDismissed
 from caseyos_otel.events.record import EventRecord
 from caseyos_otel.events.registry import registry
@@ -34,6 +35,7 @@ from caseyos_otel.storage.writer import Writer
 Make = Callable[..., EventRecord]
 NOW = datetime.now(UTC)
 REPLY = OutcomeReplyReceived.declaration
+MEETING = OutcomeMeetingBooked.declaration
 DISMISSED = RecommendationDismissed.declaration
 pseudonym = Pseudonyms(b"the key of these tests").of
 
@@ -428,6 +430,42 @@ def _forget(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a test declares by a file, the next one does not know."""
     for names in ("_by_name", "_by_otel_name"):
         monkeypatch.setattr(registry, names, dict(getattr(registry, names)))
+
+
+ELSEWHERE = [
+    ("TimeZone", "Asia/Tokyo", "9999-12-31T23:59:59Z"),
+    ("TimeZone", "America/Los_Angeles", "0001-01-01T00:00:00Z"),
+    ("DateStyle", "SQL, DMY", "2026-01-24T14:00:00Z"),
+]
+
+
+@pytest.mark.parametrize(("setting", "value", "moment"), ELSEWHERE)
+def test_no_moment_and_no_setting_of_a_database_stops_it(
+    postgresql_url: str, record_of: Make, tmp_path: Path, setting: str, value: str, moment: str
+) -> None:
+    upgraded(postgresql_url)
+    with psycopg.connect(postgresql_url, autocommit=True) as connection:
+        connection.execute(f"ALTER DATABASE {connection.info.dbname} SET {setting} = '{value}'")  # type: ignore[arg-type]
+    engine = create(parse_url(postgresql_url))
+    meeting = aged(record_of, MEETING, 95, meeting_time=parse_timestamp(moment), recipient="ann@acme.example")
+    store(engine, [meeting, aged(record_of, REPLY, 370), aged(record_of, DISMISSED, 95)])
+    environ = {"CASEYOS_OTEL_DATABASE_URL": postgresql_url, "CASEYOS_OTEL_STATE_DIR": str(tmp_path)}
+    command = CliRunner(env=environ)
+    doctor = json.loads(command.invoke(app, ["doctor", "--json"]).stdout)
+    assert doctor["broken"] == ["retention: last run: never; rows are 280 days over their time"]
+    done = command.invoke(app, ["retention", "run"])
+    assert (done.exit_code, done.stdout.splitlines()[1]) == (0, "Outcomes: 1 deleted, 1 anonymised.")
+    assert command.invoke(app, ["doctor"]).exit_code == 0
+    with psycopg.connect(postgresql_url, options="-c timezone=UTC -c datestyle=ISO") as connection:
+        rows = connection.execute("SELECT contact_email, meeting_time::text FROM outcome_events").fetchall()
+    assert [(address[:2], text) for address, text in rows] == [("h_", moment.replace("T", " ").replace("Z", "+00"))]
+    engine.dispose()
+
+
+def upgraded(url: str) -> None:
+    engine = create(parse_url(url))
+    schema.upgrade(engine)
+    engine.dispose()
 
 
 def test_a_database_that_is_away_is_told_with_status_1(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -122,11 +122,12 @@ def _log(in_force: Settings) -> Result:
 
 
 def _outcomes(in_force: Settings) -> Result:
+    from caseyos_otel.privacy import retention
     from caseyos_otel.storage import engine, health, schema
 
     try:
         url = engine.parse_url(in_force.effective_database_url)
-        opened = engine.create(url)
+        opened = retention.in_utc(engine.create(url))
         shown = _masked(url.render_as_string())
         if not schema.is_current(opened):
             if opened.dialect.name == "sqlite":  # made, and migrated, at first use
@@ -149,7 +150,7 @@ def _retention(in_force: Settings) -> Result:
     from caseyos_otel.privacy import retention
     from caseyos_otel.storage import engine, health, schema
 
-    opened = engine.create(engine.parse_url(in_force.effective_database_url))
+    opened = retention.in_utc(engine.create(engine.parse_url(in_force.effective_database_url)))
     if not schema.is_current(opened):
         return _ok("nothing is stored yet")
     now = datetime.now(UTC)

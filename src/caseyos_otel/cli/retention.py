@@ -78,7 +78,7 @@ def _report(in_force: Settings, url: str, dry_run: bool) -> Report:
     from caseyos_otel.redaction.pseudonyms import Pseudonyms, load_key
     from caseyos_otel.storage import engine, schema
 
-    opened = engine.create(engine.parse_url(url))
+    opened = retention.in_utc(engine.create(engine.parse_url(url)))
     if opened.dialect.name == "sqlite":
         schema.upgrade(opened)
     elif not schema.is_current(opened):

@@ -45,7 +45,7 @@ class DailyRetention:
 
     def _opened(self) -> Engine:
         if self._engine is None:
-            self._engine = engine.create(engine.parse_url(self._settings.owner_database_url))
+            self._engine = retention.in_utc(engine.create(engine.parse_url(self._settings.owner_database_url)))
         return self._engine
 
     def _run_if_due(self, opened: Engine) -> bool:

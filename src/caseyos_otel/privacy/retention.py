@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import Connection, Engine, Table, column, delete, exc, func, select, text, update
+from sqlalchemy import Connection, Engine, Table, column, delete, event, exc, func, select, text, update
 from sqlalchemy import table as named
 
 from caseyos_otel.events.registry import registry
-from caseyos_otel.privacy.anonymise import Pseudonym, anonymised
+from caseyos_otel.privacy.anonymise import READ, Pseudonym, anonymised
 from caseyos_otel.storage import partitions
 from caseyos_otel.storage.failure import first_line, translate
 from caseyos_otel.storage.health import Health
@@ -26,6 +26,8 @@ LATE_AFTER: Final = timedelta(days=2)
 _RUNS_KEPT: Final = timedelta(days=365)
 _LOCK: Final = 0x0CA5E790
 """Key of the advisory lock that one batch at a time holds: two runs at once never wait for each other's rows."""
+_UTC: Final = text("SELECT set_config('TimeZone', 'UTC', true), set_config('DateStyle', 'ISO', true)")
+"""For one transaction: behind PgBouncer the session is somebody else's next."""
 _TRIES_TO_DROP: Final = 10
 
 Progress = Callable[[int], object]
@@ -130,6 +132,16 @@ def run(engine: Engine, policy: Policy, pseudonym: Pseudonym, progress: Progress
     except exc.DBAPIError as error:
         raise translate(error) from None
     return report
+
+
+def in_utc(engine: Engine) -> Engine:
+    """The same, with moments that PostgreSQL writes in UTC and in ISO's way, whatever role and database are set to.
+
+    In another zone some moments of the years 1 and 9999 have no datetime; written in another way, none has.
+    """
+    if engine.dialect.name == "postgresql":
+        event.listen(engine, "begin", lambda connection: connection.execute(_UTC))
+    return engine
 
 
 def late(engine: Engine, policy: Policy, health: Health, now: datetime) -> timedelta | None:
@@ -255,9 +267,9 @@ def _not_anonymised(policy: Policy) -> tuple[Any, ...]:
 
 def _plain(connection: Connection, policy: Policy) -> list[tuple[str, int]]:
     """How many outcomes of which event are to be made anonymous."""
-    name = outcome_events.c.event
-    counted = select(name, func.count()).where(*_not_anonymised(policy)).group_by(name)
-    return [(event, rows) for event, rows in connection.execute(counted)]
+    by_name = outcome_events.c.event
+    counted = select(by_name, func.count()).where(*_not_anonymised(policy)).group_by(by_name)
+    return [(name, rows) for name, rows in connection.execute(counted)]
 
 
 def _count_anonymised(report: Report, name: str, rows: int = 1) -> None:
@@ -267,7 +279,8 @@ def _count_anonymised(report: Report, name: str, rows: int = 1) -> None:
 
 
 def _anonymise_old(engine: Engine, policy: Policy, pseudonym: Pseudonym, report: Report) -> Iterator[int]:
-    old = select(outcome_events).where(*_not_anonymised(policy)).limit(BATCH)
+    read = (outcome_events.c[name] for name in READ)
+    old = select(*read).where(*_not_anonymised(policy)).limit(BATCH)
     while True:
         began = time.monotonic()
         with _batch(engine) as connection:

@@ -16,7 +16,7 @@ from caseyos_otel.events.model import Declaration, Event, optional, required
 from caseyos_otel.events.outcome import OutcomeReplyReceived
 from caseyos_otel.events.record import EventRecord
 from caseyos_otel.privacy import retention
-from caseyos_otel.privacy.anonymise import anonymised
+from caseyos_otel.privacy.anonymise import READ, anonymised
 from caseyos_otel.redaction.pseudonyms import Pseudonyms
 from caseyos_otel.storage import schema
 from caseyos_otel.storage.columns import OUTCOME_COLUMNS
@@ -79,6 +79,18 @@ def test_a_moment_about_a_person_goes() -> None:
     properties = {"agents_birthday": 19800101, "agent": "Carl", "lease_id": "l1"}
     changed = anonymised(LEASE, row(properties=properties), pseudonym)
     assert changed == {"properties": {"agents_birthday": None, "agent": pseudonym("Carl"), "lease_id": "l1"}}
+
+
+def test_a_moment_and_a_number_about_a_person_that_have_a_column_go_unread() -> None:
+    class Birthday(Event, name="birthday_entered", otel="acme.birthday.entered", outcome=True):
+        """Both in columns."""
+
+        meeting_time: datetime | None = optional(privacy=Privacy.PERSON, doc="A moment.")
+        pipeline_value: float | None = optional(privacy=Privacy.PERSON, doc="A number.")
+        time_to_reply_hours: float | None = optional(doc="About nobody.")
+
+    read = {**dict.fromkeys(READ), "event": "birthday_entered", "properties": {}}
+    assert anonymised(Birthday.declaration, read, pseudonym) == {"meeting_time": None, "pipeline_value": None}
 
 
 def test_of_an_event_that_nobody_declares_every_text_becomes_a_hash_in_every_depth() -> None:
