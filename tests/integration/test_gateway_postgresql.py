@@ -113,14 +113,16 @@ class TestDailyRetention:
         assert [first(), second(), first()] == [True, False, False]
         assert self._count(opened) == 0
 
-    def test_it_runs_whatever_the_database_is_set_to(self, opened: Engine, database_url: str, tmp_path: Path) -> None:
+    def test_it_runs_whatever_the_database_is_set_to(self, postgresql_url: str, tmp_path: Path) -> None:
+        opened = engine.create(engine.parse_url(postgresql_url))
+        schema.upgrade(opened)
         self._old_outcome(opened)
         with opened.begin() as connection:
             connection.execute(text(f"ALTER DATABASE {opened.url.database} SET DateStyle = 'SQL, DMY'"))
-        opened.dispose()
-        once = DailyRetention(self._settings(database_url, tmp_path), str)
+        once = DailyRetention(self._settings(postgresql_url, tmp_path), str)
         assert [once(), once()] == [True, False]
         assert self._count(opened) == 0
+        opened.dispose()
 
     def test_it_leaves_the_work_to_whoever_does_it(self, opened: Engine, database_url: str, tmp_path: Path) -> None:
         self._old_outcome(opened)

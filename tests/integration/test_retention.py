@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from caseyos_otel.cli import checkup
 from caseyos_otel.cli.app import app
+from caseyos_otel.errors import StorageError
 from caseyos_otel.events.declared import parse
 from caseyos_otel.events.field import Privacy, parse_timestamp
 from caseyos_otel.events.model import Event, optional, required
@@ -24,7 +25,7 @@ from caseyos_otel.events.outcome import OutcomeMeetingBooked, OutcomeReplyReceiv
 from caseyos_otel.events.recommendation import RecommendationDismissed
 from caseyos_otel.events.record import EventRecord
 from caseyos_otel.events.registry import registry
-from caseyos_otel.privacy import retention
+from caseyos_otel.privacy import batches, months, retention
 from caseyos_otel.privacy.retention import Policy
 from caseyos_otel.redaction.pseudonyms import Pseudonyms
 from caseyos_otel.storage import health, partitions, schema
@@ -205,7 +206,7 @@ def test_another_key_than_the_services_is_noticed(engine: Engine, record_of: Mak
 
 
 def test_more_rows_than_a_batch_all_go(engine: Engine, record_of: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retention, "BATCH", 7)
+    monkeypatch.setattr(batches, "BATCH", 7)
     store(engine, [aged(record_of, declaration, 95) for declaration in (DISMISSED, REPLY) for _ in range(30)])
     seen: list[int] = []
     report = retention.run(engine, policy(), pseudonym, seen.append)
@@ -214,7 +215,7 @@ def test_more_rows_than_a_batch_all_go(engine: Engine, record_of: Make, monkeypa
 
 
 def test_writers_go_on_while_it_runs(engine: Engine, record_of: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retention, "BATCH", 50)
+    monkeypatch.setattr(batches, "BATCH", 50)
     store(
         engine, [aged(record_of, declaration, 91 + n % 200) for declaration in (DISMISSED, REPLY) for n in range(1500)]
     )
@@ -267,7 +268,7 @@ def test_on_postgresql_no_batch_makes_a_writer_wait(postgresql_url: str, record_
 
 
 def test_two_runs_at_once_do_no_harm(engine: Engine, record_of: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retention, "BATCH", 20)
+    monkeypatch.setattr(batches, "BATCH", 20)
     store(engine, [aged(record_of, declaration, 95) for declaration in (DISMISSED, REPLY) for _ in range(200)])
     failures: list[Exception] = []
 
@@ -318,7 +319,7 @@ def test_on_postgresql_a_month_that_is_over_goes_whole(postgresql_url: str, reco
 def test_a_month_that_is_in_use_is_emptied_row_by_row(
     postgresql_url: str, record_of: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(retention, "_TRIES_TO_DROP", 1)
+    monkeypatch.setattr(months, "_TRIES_TO_DROP", 1)
     engine, reader = create(parse_url(postgresql_url)), create(parse_url(postgresql_url))
     schema.upgrade(engine)
     old = aged(record_of, DISMISSED, 130)
@@ -332,6 +333,63 @@ def test_a_month_that_is_in_use_is_emptied_row_by_row(
     assert retention.run(engine, policy(), pseudonym).partitions_dropped == [name]
     engine.dispose()
     reader.dispose()
+
+
+def test_a_month_that_a_view_depends_on_is_emptied_row_by_row_and_the_rest_is_done(
+    postgresql_url: str, record_of: Make
+) -> None:
+    engine = create(parse_url(postgresql_url))
+    schema.upgrade(engine)
+    old, older = aged(record_of, DISMISSED, 130), aged(record_of, DISMISSED, 200)
+    name, other = (make_partition(engine, record) for record in (old, older))
+    reply = aged(record_of, REPLY, 91, recipient="john@acme.example")
+    store(engine, [old, older, reply])
+    with engine.begin() as connection:
+        connection.execute(text(f"CREATE VIEW month AS SELECT * FROM {name}"))
+    report = retention.run(engine, policy(), pseudonym)
+    assert (report.events_deleted, report.partitions_dropped, report.outcomes_anonymised) == (2, [other], 1)
+    [note] = report.notes
+    assert note.startswith(f"{name} is not dropped (DependentObjectsStillExist: ")
+    assert report.failures == []
+    assert health.read(engine).last_retention is not None
+    engine.dispose()
+
+
+STEPS = {
+    "old events": "DELETE FROM events",
+    "old outcomes": "DELETE FROM outcome_events",
+    "addresses in outcomes": "UPDATE outcome_events",
+    "the memory of this run": "INSERT INTO caseyos_otel_retention",
+}
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_step_that_fails_stops_no_other_one_and_the_run_counts_as_missing(
+    engine: Engine, record_of: Make, step: str
+) -> None:
+    store(engine, [aged(record_of, DISMISSED, 91), aged(record_of, REPLY, 91), aged(record_of, REPLY, 366)])
+
+    def fail(_connection: object, _cursor: object, executed: str, *_: object) -> None:
+        if executed.startswith(STEPS[step]):
+            raise StorageError("this one not")
+
+    event.listen(engine, "before_cursor_execute", fail)
+    report = retention.run(engine, policy(), pseudonym)
+    assert report.failures == [f"{step}: this one not"]
+    assert report.rows == (3 if step == "the memory of this run" else 2)
+    assert health.read(engine).last_retention is None
+    event.remove(engine, "before_cursor_execute", fail)
+    assert retention.run(engine, policy(), pseudonym).failures == []
+    assert retention.due(engine, policy()).rows == 0
+
+
+def test_what_a_failure_says_repeats_no_value(engine: Engine, record_of: Make) -> None:
+    store(engine, [aged(record_of, REPLY, 91, recipient="john@acme.example")])
+
+    def fails(value: str) -> str:
+        raise ValueError(value)
+
+    assert retention.run(engine, policy(), fails).failures == ["addresses in outcomes: ValueError"]
 
 
 def test_a_run_is_remembered_and_a_missing_one_is_late_two_days_after_it_was_due(
@@ -409,6 +467,18 @@ def test_the_command_knows_the_events_that_are_declared_in_yaml(
     done = CliRunner().invoke(app, ["retention", "run", "--json"])
     assert (done.exit_code, json.loads(done.stdout)["undeclared"]) == (0, {})
     assert row_of(engine, record.event_id)["properties"] == {"garage_id": "g1", "tenant": pseudonym("Carl Tenant")}
+
+
+@pytest.mark.usefixtures("environment")
+def test_the_command_ends_with_status_1_if_a_step_fails_and_says_which(
+    engine: Engine, record_of: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store(engine, [aged(record_of, DISMISSED, 95), aged(record_of, REPLY, 95)])
+    monkeypatch.setattr(retention, "_anonymise_old", lambda *_: iter([1 // 0]))
+    for form in ([], ["--json"]):
+        done = CliRunner().invoke(app, ["retention", "run", *form])
+        assert (done.exit_code, "addresses in outcomes: ZeroDivisionError" in done.stdout) == (1, True)
+    assert ids(engine, events) == set()
 
 
 @pytest.mark.usefixtures("environment")

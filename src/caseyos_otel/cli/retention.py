@@ -84,13 +84,12 @@ def _report(in_force: Settings, url: str, dry_run: bool) -> Report:
     elif not schema.is_current(opened):
         raise StorageError("the tables are not up to date: run `caseyos-otel db upgrade`")
     policy = retention.Policy.of(in_force.event_retention_days, in_force.outcome_retention_days, datetime.now(UTC))
-    due = retention.due(opened, policy)
     if dry_run:
-        return due
+        return retention.due(opened, policy)
     pseudonyms = Pseudonyms(load_key(in_force.pii_key, in_force.state_dir / "pii.key"))
     if not sys.stderr.isatty():
         return retention.run(opened, policy, pseudonyms.of)
-    with typer.progressbar(length=due.rows, label="retention", file=sys.stderr) as bar:
+    with typer.progressbar(length=retention.due(opened, policy).rows, label="retention", file=sys.stderr) as bar:
         return retention.run(opened, policy, pseudonyms.of, bar.update)
 
 

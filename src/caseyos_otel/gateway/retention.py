@@ -33,7 +33,7 @@ class DailyRetention:
         self._engine: Engine | None = None
 
     def __call__(self) -> bool:
-        """Run if it is due and nobody else does it; whether it ran. A database that is away is tried again next time."""
+        """Run if it is due and nobody else does it; whether all of it was done. What was not is tried again next time."""
         try:
             return self._run_if_due(self._opened())
         except StorageError as error:
@@ -64,7 +64,7 @@ class DailyRetention:
             diagnostics.logger.info("retention: %d rows deleted or made anonymous", report.rows)
             for remark in report.remarks:
                 diagnostics.warn(f"retention: {remark}")
-            return True
+            return not report.failures
         finally:
             lease.give_back(opened, WORK, self._holder)
 
