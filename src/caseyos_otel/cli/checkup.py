@@ -122,15 +122,17 @@ def _log(in_force: Settings) -> Result:
 
 
 def _outcomes(in_force: Settings) -> Result:
-    from caseyos_otel.privacy import retention
+    from caseyos_otel.cli import storable
     from caseyos_otel.storage import engine, health, schema
 
     try:
         url = engine.parse_url(in_force.effective_database_url)
-        opened = retention.in_utc(engine.create(url))
         shown = _masked(url.render_as_string())
-        if not schema.is_current(opened):
-            if opened.dialect.name == "sqlite":  # made, and migrated, at first use
+        if (found := storable.hindrance(url, in_force.event_store)) is not None:
+            return _broken(f"{shown}: {found[0]}", found[1])
+        opened = storable.opened(url)
+        if opened is None or not schema.is_current(opened):
+            if url.get_backend_name() == "sqlite":  # made, and migrated, at first use
                 return _ok(shown)
             return _broken(f"{shown}: our tables are missing or old", "run `caseyos-otel db upgrade`")
         if astray := health.read(opened).default_rows:
@@ -147,11 +149,12 @@ def _outcomes(in_force: Settings) -> Result:
 
 def _retention(in_force: Settings) -> Result:
     """Only asked where the database answers."""
+    from caseyos_otel.cli import storable
     from caseyos_otel.privacy import retention
     from caseyos_otel.storage import engine, health, schema
 
-    opened = retention.in_utc(engine.create(engine.parse_url(in_force.effective_database_url)))
-    if not schema.is_current(opened):
+    opened = storable.opened(engine.parse_url(in_force.effective_database_url))
+    if opened is None or not schema.is_current(opened):
         return _ok("nothing is stored yet")
     now = datetime.now(UTC)
     policy = retention.Policy.of(in_force.event_retention_days, in_force.outcome_retention_days, now)
