@@ -130,6 +130,16 @@ class TestDailyRetention:
         assert not DailyRetention(self._settings(database_url, tmp_path), str, "this")()
         assert self._count(opened) == 1
 
+    def test_every_gateway_forgets_what_it_set_aside_too_long_ago_once_a_day(self, tmp_path: Path) -> None:
+        settings = self._settings("postgresql://nobody@127.0.0.1:1/nothing", tmp_path)
+        at = settings.spool_path / "set-aside.jsonl"
+        at.parent.mkdir(parents=True)
+        daily = DailyRetention(settings, str)
+        for left in (False, True):
+            at.write_text('{"set_aside_at": 1.0, "reason": "undeclared", "event": "a"}\n')
+            assert not daily()
+            assert at.exists() is left
+
     def test_a_database_that_is_away_is_no_fault(self, tmp_path: Path) -> None:
         settings = self._settings("postgresql://nobody@127.0.0.1:1/nothing", tmp_path)
         assert not DailyRetention(settings, str)()

@@ -470,6 +470,41 @@ def test_the_command_knows_the_events_that_are_declared_in_yaml(
 
 
 @pytest.mark.usefixtures("environment")
+def test_the_command_removes_what_any_service_set_aside_on_this_host_90_days_ago(tmp_path: Path) -> None:
+    spools = [tmp_path / "state" / "spool" / name for name in ("api", "worker")]
+    young, old = set_aside_files(spools[0], (89, 91)), set_aside_files(spools[1], (91,))
+    command = CliRunner()
+    dry = command.invoke(app, ["retention", "run", "--dry-run", "--json"])
+    assert json.loads(dry.stdout)["set_aside_deleted"] == 2
+    assert (len(young.read_text().splitlines()), old.exists()) == (2, True)
+    done = command.invoke(app, ["retention", "run"])
+    assert "Set aside on this host: 2 deleted." in done.stdout
+    [left] = spools[0].glob("set-aside*.jsonl")
+    assert json.loads(left.read_text())["event"] == "89"
+    assert not old.exists()
+
+
+def set_aside_files(spool: Path, ages: tuple[int, ...]) -> Path:
+    spool.mkdir(parents=True)
+    at = spool / "set-aside.jsonl"
+    entries = [
+        {"set_aside_at": NOW.timestamp() - age * 86400, "reason": "undeclared", "event": str(age)} for age in ages
+    ]
+    at.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+    return at
+
+
+def test_what_was_set_aside_goes_though_the_database_is_away(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    at = set_aside_files(tmp_path / "spool" / "api", (91,))
+    monkeypatch.setenv("CASEYOS_OTEL_STATE_DIR", str(tmp_path))
+    done = CliRunner().invoke(app, ["retention", "run", "--json", "--url", "postgresql://casey@127.0.0.1:1/app"])
+    report = json.loads(done.stdout)
+    assert (done.exit_code, report["set_aside_deleted"]) == (1, 1)
+    assert "refused" in report["failures"][0]
+    assert not at.exists()
+
+
+@pytest.mark.usefixtures("environment")
 def test_the_command_ends_with_status_1_if_a_step_fails_and_says_which(
     engine: Engine, record_of: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -477,7 +512,7 @@ def test_the_command_ends_with_status_1_if_a_step_fails_and_says_which(
     monkeypatch.setattr(retention, "_anonymise_old", lambda *_: iter([1 // 0]))
     for form in ([], ["--json"]):
         done = CliRunner().invoke(app, ["retention", "run", *form])
-        assert (done.exit_code, "addresses in outcomes: ZeroDivisionError" in done.stdout) == (1, True)
+        assert (done.exit_code, "addresses in outcomes: ZeroDivisionError" in done.output) == (1, True)
     assert ids(engine, events) == set()
 
 
@@ -491,7 +526,7 @@ def test_a_file_of_declarations_that_cannot_be_read_is_told_with_status_1_and_no
     monkeypatch.setenv("CASEYOS_OTEL_HOOKS", "/no/such.yaml")
     done = CliRunner().invoke(app, ["retention", "run"])
     assert done.exit_code == 1
-    assert "/no/such.yaml cannot be read" in done.stdout
+    assert "/no/such.yaml cannot be read" in done.stderr
     assert "(garage_rented)" in done.stdout
     assert "Carl" not in repr(row_of(engine, record.event_id))
 

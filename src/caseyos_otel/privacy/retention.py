@@ -19,11 +19,17 @@ from caseyos_otel.storage.failure import translate
 from caseyos_otel.storage.health import Health
 from caseyos_otel.storage.tables import events, outcome_events, retention_runs
 
-ANONYMISE_AFTER_DAYS: Final = 90
+PLAIN_FOR: Final = timedelta(days=90)
+"""How long an address or a name may stay as it is."""
 LATE_AFTER: Final = timedelta(days=2)
 _RUNS_KEPT: Final = timedelta(days=365)
 _UTC: Final = text("SELECT set_config('TimeZone', 'UTC', true), set_config('DateStyle', 'ISO', true)")
 """For one transaction: behind PgBouncer the session is somebody else's next."""
+
+_ANOTHER_KEY: Final = (
+    "hashes made now differ from those made when the events were stored: set CASEYOS_OTEL_PII_KEY (or "
+    "CASEYOS_OTEL_STATE_DIR) here as in the service; contact_email became contact_hash all the same"
+)
 
 Progress = Callable[[int], object]
 
@@ -42,7 +48,7 @@ class Policy:
         return cls(
             now - timedelta(days=event_days) if event_days else None,
             now - timedelta(days=outcome_days) if outcome_days else None,
-            now - timedelta(days=ANONYMISE_AFTER_DAYS),
+            now - PLAIN_FOR,
         )
 
 
@@ -55,6 +61,8 @@ class Report:
     outcomes_anonymised: int = 0
     undeclared: dict[str, int] = field(default_factory=dict)
     """Of those made anonymous, how many of each event that nobody declares here: every text in them became a hash."""
+    set_aside_deleted: int = 0
+    """Entries of this host's spool directory."""
     partitions_dropped: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
@@ -66,8 +74,8 @@ class Report:
 
     @property
     def remarks(self) -> list[str]:
-        """What somebody should know or mend, one sentence each."""
-        return [*self.notes, *self._about_undeclared(), *self.failures]
+        """What somebody should know, one sentence each."""
+        return [*self.notes, *self._about_undeclared()]
 
     def _about_undeclared(self) -> Iterator[str]:
         if self.undeclared:
@@ -239,11 +247,9 @@ def _anonymise_old(engine: Engine, policy: Policy, pseudonym: Pseudonym, report:
 
 def _anonymise(connection: Connection, row: Mapping[str, Any], pseudonym: Pseudonym, report: Report) -> None:
     address = row["contact_email"]
-    if address is not None and pseudonym(address) != row["contact_hash"] and not report.notes:
-        report.notes.append(
-            "hashes made now differ from those made when the events were stored: set CASEYOS_OTEL_PII_KEY (or "
-            "CASEYOS_OTEL_STATE_DIR) here as in the service; contact_email became contact_hash all the same"
-        )
+    another_key = address is not None and pseudonym(address) != row["contact_hash"]
+    if another_key and _ANOTHER_KEY not in report.notes:
+        report.notes.append(_ANOTHER_KEY)
     changed = anonymised(registry.get(row["event"]), row, pseudonym)
     of_row = outcome_events.c.event_id == row["event_id"]
     connection.execute(update(outcome_events).where(of_row).values(**changed, anonymised_at=datetime.now(UTC)))
