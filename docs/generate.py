@@ -14,7 +14,8 @@ HEAD = """# Configuration
 Made from `src/caseyos_otel/environment_variables.py` by `make docs`. Everything has a default. OpenTelemetry's and
 Sentry's own variables win where they exist. A secret or a URL can also be given as a file: `<NAME>_FILE` is its path.
 `caseyos_otel.configure()` takes the names of the last column as keywords. A value that is not accepted is reported
-once at start, and the default holds.
+once at start, and the default holds. A relative path is taken from the directory in which the settings are read, and a leading
+`~` is the home directory.
 
 | variable | default | accepts | what it does | `configure()` |
 |---|---|---|---|---|

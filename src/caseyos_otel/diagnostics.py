@@ -94,8 +94,10 @@ def _say(level: int, message: str, key: str | None, error: BaseException | None)
 
 
 @contextmanager
-def guard(doing: str) -> Iterator[None]:
+def guard(doing: str, *but: type[Exception]) -> Iterator[None]:
     """Keep our own exceptions from the service: counted as `internal_error`, logged at most once a minute.
+
+    Those of the classes in `but` pass.
 
     Example:
         >>> with guard("rendering a log line"):
@@ -103,6 +105,8 @@ def guard(doing: str) -> Iterator[None]:
     """
     try:
         yield
+    except but:
+        raise
     except Exception as error:
         swallowed(doing, error)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -106,7 +107,7 @@ def _token(text: str) -> str:
 
 
 def _paths(text: str) -> tuple[str, ...]:
-    return tuple(part for part in (piece.strip() for piece in text.split(",")) if part)
+    return tuple(_absolute(part) for part in (piece.strip() for piece in text.split(",")) if part)
 
 
 def _positive(text: str) -> float:
@@ -129,7 +130,19 @@ def _some_of(*accepted: str) -> Callable[[str], tuple[str, ...]]:
 
 
 def _stream_or_path(text: str) -> str:
-    return text.lower() if text.lower() in ("stdout", "stderr") else text
+    return text.lower() if text.lower() in ("stdout", "stderr") else _absolute(text)
+
+
+def _directory(text: str) -> Path:
+    return Path(_absolute(text))
+
+
+def _absolute(text: str) -> str:
+    """A path that stays where it is when the service changes its directory; a leading `~` is the home, if one is known."""
+    try:
+        return os.path.abspath(os.path.expanduser(text))  # noqa: PTH100, PTH111  # keeps links, and an unknown home
+    except OSError as error:  # the working directory is gone
+        raise ValueError(text) from error
 
 
 def _otel_boolean(text: str) -> bool:
@@ -141,9 +154,20 @@ def _otel_boolean(text: str) -> bool:
 
 def _database(text: str) -> str:
     text = text.strip("\"'")  # platforms whose variables are written in quotes hand the quotes on
-    if text.partition("://")[0].partition("+")[0].lower() not in ("sqlite", "postgres", "postgresql"):
+    kind = text.partition("://")[0].partition("+")[0].lower()
+    if kind not in ("sqlite", "postgres", "postgresql"):
         raise ValueError(text)
-    return text
+    return _absolute_sqlite(text) if kind == "sqlite" else text
+
+
+def _absolute_sqlite(text: str) -> str:
+    """The URL of a relative file with the file's absolute path; any other as it is."""
+    start, _, place = text.partition(":///")
+    path, mark, query = place.partition("?")
+    if not path or path.startswith(("/", ":memory:", "file:")):
+        return text
+    absolute = _absolute(f"./{path}")  # a `~` is a name here, as for everyone else who reads the URL
+    return text if "?" in absolute else f"{start}:///{absolute}{mark}{query}"
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -162,7 +186,7 @@ VARIABLES: tuple[Variable, ...] = (
         "Our destinations. Unset: the caseyos_* names in OTEL_LOGS_EXPORTER if any, else log,outcomes, and sentry if SENTRY_DSN is set.",
     ),
     Variable("CASEYOS_OTEL_LOG", "log", _stream_or_path, "stdout", "stdout, stderr or a path", "Where the structured log is written."),
-    Variable("CASEYOS_OTEL_STATE_DIR", "state_dir", Path, None, "a directory", "Spool, default database, status files, generated key. Default: the per-user state directory."),
+    Variable("CASEYOS_OTEL_STATE_DIR", "state_dir", _directory, None, "a directory", "Spool, default database, status files, generated key. Default: the per-user state directory; without a home, caseyos-otel-<user id> in the temporary directory."),
     Variable(
         "CASEYOS_OTEL_DATABASE_URL",
         "database_url",
@@ -176,7 +200,7 @@ VARIABLES: tuple[Variable, ...] = (
     Variable("CASEYOS_OTEL_EVENT_STORE", "event_store", _choice("all", "outcomes"), "all", "all, outcomes", "all: a 90-day table `events` beside `outcome_events`; outcomes: only the latter."),
     Variable("CASEYOS_OTEL_EVENT_RETENTION_DAYS", "event_retention_days", _count(0), 90, "days as a whole number; 0: keep", "Age at which `retention run` deletes rows of `events`."),
     Variable("CASEYOS_OTEL_OUTCOME_RETENTION_DAYS", "outcome_retention_days", _count(0), 365, "days as a whole number; 0: keep", "Age at which it deletes rows of `outcome_events`; addresses in them become hashes at 90 days."),
-    Variable("CASEYOS_OTEL_SPOOL_DIR", "spool_dir", Path, None, "a directory", "Where durable events wait for their destinations. Default: spool in the state directory."),
+    Variable("CASEYOS_OTEL_SPOOL_DIR", "spool_dir", _directory, None, "a directory", "Where durable events wait for their destinations. Default: spool in the state directory."),
     Variable("CASEYOS_OTEL_SPOOL_MAX_BYTES", "spool_max_bytes", _count(2**20), 512 * 2**20, "bytes as a whole number, at least 1048576", "Bound of the spool. Failures may fill nine tenths, then the oldest go; outcomes are never removed: at the bound new ones stay in memory, an error."),
     Variable("CASEYOS_OTEL_SPOOL_SYNC", "spool_sync", _choice("none", "interval"), "interval", "none, interval", "Whether the spool is synced against power loss, in the background."),
     Variable("CASEYOS_OTEL_SAMPLING", "sampling", _choice("process", "collector", "off"), "process", "process, collector, off", "Who drops traces: this process, a Collector behind it (spans are annotated), or nobody."),
@@ -210,7 +234,7 @@ VARIABLES: tuple[Variable, ...] = (
     Variable("OTEL_METRICS_EXPORTER", "otel_metrics_exporter", _names, (), "exporter names", "OpenTelemetry's own. Unset: OTLP over HTTP where an endpoint is set."),
     Variable("OTEL_TRACES_SAMPLER", "otel_traces_sampler", str, None, "a sampler's name", "A head sampler; stands before the 100 % for failures."),
     Variable("OTEL_PYTHON_DISTRO", "otel_python_distro", str, None, "a distro's name", "Which distro opentelemetry-instrument takes."),
-    Variable("OTEL_SERVICE_NAME", "service_name", str, None, "a name", "Name of the service; its spool is a directory of this name."),
+    Variable("OTEL_SERVICE_NAME", "service_name", str, None, "a name", "Name of the service; its spool is a directory of this name. Other characters than A-Z a-z 0-9 . _ - become _ there, and a hash of the name is added."),
     Variable("OTEL_RESOURCE_ATTRIBUTES", "resource_attributes", str, None, "key=value, comma-separated", "Resource of the service; service.name here counts where OTEL_SERVICE_NAME is not set."),
     Variable("OTEL_CONFIG_FILE", "otel_config_file", str, None, "a path", "OpenTelemetry's declarative configuration."),
     Variable("OTEL_EXPORTER_OTLP_ENDPOINT", "otlp_endpoint", str, None, "a URL", "Turns OTLP on for every signal."),

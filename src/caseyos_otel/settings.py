@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
+from urllib.parse import quote
 
 from caseyos_otel.environment_variables import (
     EXPORTERS,
@@ -31,14 +34,38 @@ class Destination:
 
 
 def _file_name(text: str) -> str:
-    """A service's name as the name of a directory: never one that leads elsewhere."""
-    return re.sub(r"[^A-Za-z0-9._-]", "_", text).lstrip(".")[:100] or "unknown_service"
+    """A service's name as the name of a directory: never one that leads elsewhere, nor to another service's."""
+    plain = re.sub(r"[^A-Za-z0-9._-]", "_", text).lstrip(".")[:100]
+    if plain == text:
+        return plain
+    return f"{plain[:91]}-{hashlib.sha256(text.encode(errors='surrogatepass')).hexdigest()[:8]}"
+
+
+def _sqlite_url(file: Path) -> str:
+    """The URL of a file; as SQLite's own URI where the name would begin a query, which only a URI can quote."""
+    return f"sqlite:///file:{quote(os.fsencode(file))}?uri=true" if "?" in str(file) else f"sqlite:///{file}"
 
 
 def _state_dir() -> Path:
+    """The per-user state directory; where no home is known, a directory of this user below the temporary one."""
+    return _state_dir_at_home() or Path(_temporary_dir(), f"caseyos-otel-{os.geteuid()}")
+
+
+def _state_dir_at_home() -> Path | None:
     from platformdirs import user_state_path
 
-    return user_state_path("caseyos-otel")
+    try:
+        found = user_state_path("caseyos-otel")
+    except RuntimeError:  # neither HOME nor an entry for the user id
+        return None
+    return found if found.is_absolute() else None  # older releases of platformdirs leave the `~`
+
+
+def _temporary_dir() -> str:
+    try:
+        return tempfile.gettempdir()
+    except OSError:  # none can be written: whoever writes there says so
+        return "/tmp"  # noqa: S108  # only a name: nothing is made here
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +146,7 @@ class Settings:
     @property
     def effective_database_url(self) -> str:
         """The database as the user wrote it, or the SQLite file in the state directory."""
-        return self.database_url or f"sqlite:///{self.state_dir / 'caseyos.db'}"
+        return self.database_url or _sqlite_url(self.state_dir / "caseyos.db")
 
     @property
     def owner_database_url(self) -> str:
@@ -209,11 +236,20 @@ def load(environ: Mapping[str, str] | None = None, /, **overrides: object) -> Se
             _take(variable, text, origin, values, sources, problems)
     for attribute, value in overrides.items():
         _override(VARIABLE_BY_ATTRIBUTE[attribute], value, values, sources, problems)
+    if "state_dir" not in values and _state_dir_at_home() is None:
+        problems.append(_homeless())
     return Settings(
         sources=MappingProxyType(sources),
         platform=_platform(source),
         problems=tuple(problems),
         **values,  # type: ignore[arg-type]  # the table and the dataclass agree: tests/unit/test_settings.py
+    )
+
+
+def _homeless() -> str:
+    return (
+        f"CASEYOS_OTEL_STATE_DIR is not set, and no home directory is known for user id {os.geteuid()}."
+        f" Going on in {_state_dir()}; set it to a directory that lasts."
     )
 
 

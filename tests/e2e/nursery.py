@@ -59,13 +59,13 @@ class Nursery:
             text=True,
         )
 
-    def bear_and_kill(self, child: int, after_s: float) -> list[int]:
-        """The numbers whose `track()` had returned when the child was killed `after_s` after its first one."""
+    def bear_and_kill(self, child: int, after_s: float, at_least: int = 1) -> list[int]:
+        """The numbers whose `track()` had returned when the child was killed `after_s` after these first ones."""
         assert self._process.stdin is not None
         self._process.stdin.write(f"{child}\n")
         self._process.stdin.flush()
         pid = int(self._line().split()[1])
-        numbers = [int(self._line())]
+        numbers = [int(self._line()) for _ in range(at_least)]
         # enough for its delivery to be anywhere: connecting, writing, committing, unlinking
         time.sleep(after_s)
         os.kill(pid, signal.SIGKILL)

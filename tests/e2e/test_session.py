@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.service import Finished, environment, rows, run
+from tests.e2e.receiver import OtlpReceiver
+from tests.e2e.service import Finished, cli, environment, rows, run
+from tests.ports import free_port
 
 SETUP = """
 import asyncio
@@ -58,6 +60,26 @@ print("after commit", flush(5))
         ("d1", "r1", 50000.0)
     ]
     assert rows(state, "select event_id from outcome_events") == [(done.lines[0]["event_id"],)]
+
+
+def test_after_a_commit_a_receiver_that_is_away_gets_it_from_the_next_process_and_the_table_has_it_once(
+    tmp_path: Path, state: Path
+) -> None:
+    """Killed as soon as the commit has returned."""
+    body = """
+with Session(database) as session:
+    track("outcome_deal_advanced", deal_id="d1", session=session)
+    session.commit()
+import os
+os._exit(0)
+"""
+    away = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{free_port()}", "OTEL_TRACES_EXPORTER": "none"}
+    program(tmp_path, state, body, **away)
+    with OtlpReceiver() as receiver:
+        cli(environment(state, OTEL_EXPORTER_OTLP_ENDPOINT=receiver.endpoint), "spool", "drain")
+        assert [record.event_name for record in receiver.records] == ["caseyos.outcome.deal_advanced"]
+    assert rows(state, "select deal_id from outcome_events") == [("d1",)]
+    assert not list((state / "spool").rglob("set-aside*"))
 
 
 def test_a_rollback_leaves_no_event_and_is_counted(tmp_path: Path, state: Path) -> None:

@@ -55,6 +55,11 @@ class Process:
         self.spool.writer.append(series, (b"%d " % number).ljust(size, b"x"))
         self.returned.append(number)
 
+    def sync(self) -> None:
+        """What is done each second."""
+        self.spool.writer.look_around()
+        self.spool.writer.sync()
+
     def deliver(self) -> None:
         """As a delivery thread does, then what no one waits for is unlinked."""
         reader = self.spool.reader("outcomes")
@@ -83,7 +88,7 @@ INTERRUPTED: dict[str, tuple[int, Work]] = {
     "one that needs zeros": (16_300, Process.append),
     "one that begins a segment": (19_900, Process.append),
     "a large one": (100, lambda process: process.append(size=LARGE)),
-    "a sync": (100, lambda process: process.spool.writer.sync()),
+    "a sync": (100, Process.sync),
     "the end of a segment": (100, lambda process: process.spool.writer.end_segment("outcomes")),
     "a close": (100, lambda process: process.spool.writer.close()),
     "a delivery": (19_900, lambda process: (process.append(), process.deliver())),
@@ -93,7 +98,7 @@ BETWEEN: dict[str, Work] = {
     "one that fills a segment": lambda process: process.append(size=SEGMENT_BYTES),
     "one that fills a segment, and a delivery": lambda process: (process.append(size=SEGMENT_BYTES), process.deliver()),
     "some of another series": lambda process: [process.append("failures", SEGMENT_BYTES // 2) for _ in range(3)],
-    "a sync": lambda process: process.spool.writer.sync(),
+    "a sync": Process.sync,
     "the end of a segment": lambda process: process.spool.writer.end_segment("outcomes"),
     "a close": lambda process: process.spool.writer.close(),
 }

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import pwd
 import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -539,6 +542,131 @@ def test_each_service_has_a_spool_of_its_own_and_no_name_leads_elsewhere(tmp_pat
     assert spool() == Path("spool/unknown_service")
     assert spool(OTEL_SERVICE_NAME="api") == Path("spool/api")
     assert spool(OTEL_RESOURCE_ATTRIBUTES="a=b, service.name=worker") == Path("spool/worker")
-    assert spool(OTEL_SERVICE_NAME="../../etc/passwd") == Path("spool/_.._etc_passwd")
+    assert spool(OTEL_SERVICE_NAME="../../etc/passwd") == Path("spool/_.._etc_passwd-3754d6cb")
     chosen = load({"CASEYOS_OTEL_SPOOL_DIR": "/spool", "OTEL_SERVICE_NAME": "api"})
     assert chosen.spool_path == Path("/spool")
+
+
+def test_names_that_differ_have_spools_that_differ_however_they_are_written_and_however_long_they_are() -> None:
+    names = (
+        "магазин",
+        "платежи",
+        "shop/api",
+        "shop api",
+        "shop_api",
+        "api",
+        ".api",
+        "x" * 100,
+        "x" * 300,
+        "x" * 301,
+        ".",
+    )
+
+    folders = [load({"OTEL_SERVICE_NAME": name}).spool_path.name for name in names]
+
+    assert len(set(folders)) == len(names)
+    assert all(re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}", folder) for folder in folders)
+    assert [name for name in names if name in folders] == ["shop_api", "api", "x" * 100]
+    assert folders == [load({"OTEL_SERVICE_NAME": name}).spool_path.name for name in names]
+
+
+def test_a_name_that_is_no_utf_8_has_a_spool_too() -> None:
+    assert load({"OTEL_SERVICE_NAME": os.fsdecode(b"shop\xff")}).spool_path.name.startswith("shop_-")
+
+
+class TestPlaces:
+    """Where things lie is settled when the settings are read."""
+
+    @pytest.fixture(autouse=True)
+    def _home_and_here(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("HOME", str(tmp_path / "home"))
+        monkeypatch.chdir(tmp_path)
+
+    @pytest.mark.parametrize(
+        ("given", "place"), [("here", "here"), ("./a/../b", "b"), ("~/there", "home/there"), ("~", "home")]
+    )
+    @pytest.mark.parametrize("attribute", ["state_dir", "spool_dir", "log"])
+    def test_a_path_is_absolute_whoever_gives_it(self, attribute: str, given: str, place: str, tmp_path: Path) -> None:
+        named = load({VARIABLE_BY_ATTRIBUTE[attribute].name: given})
+        overridden = load({}, **{attribute: Path(given)})
+
+        assert str(getattr(named, attribute)) == str(getattr(overridden, attribute)) == str(tmp_path / place)
+
+    def test_every_file_of_declarations_is_absolute(self, tmp_path: Path) -> None:
+        settings = load({"CASEYOS_OTEL_HOOKS": "a.yaml, ~/b.yaml"})
+
+        assert settings.hooks == (str(tmp_path / "a.yaml"), str(tmp_path / "home" / "b.yaml"))
+
+    @pytest.mark.parametrize(
+        ("given", "expected"),
+        [
+            ("sqlite:///a.db", "sqlite:///{here}/a.db"),
+            ("sqlite+aiosqlite:///./d/a.db?timeout=1", "sqlite+aiosqlite:///{here}/d/a.db?timeout=1"),
+            ("sqlite:////a.db", "sqlite:////a.db"),
+            ("sqlite://", "sqlite://"),
+            ("sqlite:///:memory:", "sqlite:///:memory:"),
+            ("sqlite:///file:a.db?uri=true", "sqlite:///file:a.db?uri=true"),
+        ],
+    )
+    def test_so_is_the_file_of_a_database(self, given: str, expected: str, tmp_path: Path) -> None:
+        assert load({"CASEYOS_OTEL_DATABASE_URL": given}).database_url == expected.format(here=tmp_path)
+
+    def test_a_link_stays_a_link(self, tmp_path: Path) -> None:
+        (tmp_path / "link").symlink_to(tmp_path / "home")
+
+        assert load({"CASEYOS_OTEL_STATE_DIR": "link"}).state_dir == tmp_path / "link"
+
+    def test_a_relative_path_from_a_directory_that_is_gone_is_told(self, tmp_path: Path) -> None:
+        gone = tmp_path / "gone"
+        gone.mkdir()
+        os.chdir(gone)
+        gone.rmdir()
+
+        settings = load({"CASEYOS_OTEL_SPOOL_DIR": "here", "CASEYOS_OTEL_DATABASE_URL": "sqlite:///a.db"})
+
+        assert (settings.spool_dir, settings.database_url) == (None, None)
+        assert [problem.partition(":")[0] for problem in settings.problems] == [
+            "CASEYOS_OTEL_DATABASE_URL",
+            "CASEYOS_OTEL_SPOOL_DIR",
+        ]
+
+
+class TestWithoutAHome:
+    """A user id that nobody has a home for, as containers run with."""
+
+    @pytest.fixture(autouse=True)
+    def _no_home(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        def unknown(uid: int) -> None:
+            raise KeyError(uid)
+
+        for name in ("HOME", "XDG_STATE_HOME"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setattr(pwd, "getpwuid", unknown)
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+    def test_the_state_is_below_the_temporary_directory_and_it_is_told_once(self, tmp_path: Path) -> None:
+        settings = load({})
+
+        assert settings.state_dir == Settings().state_dir == tmp_path / f"caseyos-otel-{os.geteuid()}"
+        (problem,) = settings.problems
+        assert problem.startswith("CASEYOS_OTEL_STATE_DIR is not set, and no home directory is known")
+        assert str(settings.state_dir) in problem
+
+    def test_a_directory_that_is_named_is_taken_and_nothing_is_told(self, tmp_path: Path) -> None:
+        assert load({"CASEYOS_OTEL_STATE_DIR": "/state"}).problems == ()
+        assert load({}, state_dir=tmp_path).problems == ()
+
+    def test_a_home_that_is_not_known_is_not_expanded(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+
+        assert load({"CASEYOS_OTEL_STATE_DIR": "~/state"}).state_dir == tmp_path / "~" / "state"
+
+    def test_where_there_is_no_temporary_directory_either_loading_still_ends_well(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def nowhere() -> str:
+            raise FileNotFoundError(2, "No usable temporary directory found")
+
+        monkeypatch.setattr(tempfile, "gettempdir", nowhere)
+
+        assert load({}).state_dir == Path(f"/tmp/caseyos-otel-{os.geteuid()}")

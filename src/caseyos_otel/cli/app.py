@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+
 import typer
 
 from caseyos_otel.cli import db, doctor, events, retention, serve, spool
+from caseyos_otel.errors import CaseyosOtelError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
 app.command("doctor")(doctor.doctor)
@@ -17,4 +20,8 @@ app.add_typer(spool.app, name="spool")
 
 def main() -> None:
     """Entry point of the console script."""
-    app()
+    try:
+        app()
+    except (CaseyosOtelError, PermissionError) as error:
+        typer.echo(f"caseyos-otel: {error}", err=True)
+        sys.exit(1)

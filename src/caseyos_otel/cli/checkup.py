@@ -114,11 +114,27 @@ def _log(in_force: Settings) -> Result:
         return _ok(f"JSON lines on {in_force.log}")
     path = Path(in_force.log)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a", encoding="ascii"):
-            return _ok(f"JSON lines in {path}")
+        _try_to_write(path)
+        return _ok(f"JSON lines in {_to_be_made(path)}")
     except OSError as error:
         return _broken(f"{path}: {error.strerror}", "set CASEYOS_OTEL_LOG to stdout, stderr or a writable path")
+
+
+def _try_to_write(path: Path) -> None:
+    """Write to a file or directory, or beside where it will be. Raises OSError.
+
+    What is not there stays so: made by root, say, it would be in the way of the service's own user.
+    """
+    nearest = next(place for place in (path, *path.parents) if os.path.lexists(place))
+    if nearest == path and not path.is_dir():
+        path.open("a").close()
+        return
+    with tempfile.TemporaryFile(dir=nearest):
+        pass
+
+
+def _to_be_made(path: Path) -> str:
+    return f"{path}{'' if os.path.lexists(path) else ' (will be made)'}"
 
 
 def _outcomes(in_force: Settings) -> Result:
@@ -130,9 +146,11 @@ def _outcomes(in_force: Settings) -> Result:
         shown = _masked(url.render_as_string())
         if (found := storable.hindrance(url, in_force.event_store)) is not None:
             return _broken(f"{shown}: {found[0]}", found[1])
+        if (file := engine.file_of(url)) is not None and not os.path.exists(file):  # noqa: PTH110  # never raises
+            return _at_first_use(file, shown)
         opened = storable.opened(url)
-        if opened is None or not schema.is_current(opened):
-            if url.get_backend_name() == "sqlite":  # made, and migrated, at first use
+        if not schema.is_current(opened):
+            if opened.dialect.name == "sqlite":  # made, and migrated, at first use
                 return _ok(shown)
             return _broken(f"{shown}: our tables are missing or old", "run `caseyos-otel db upgrade`")
         if astray := health.read(opened).default_rows:
@@ -147,14 +165,25 @@ def _outcomes(in_force: Settings) -> Result:
         return _broken(str(error), "set CASEYOS_OTEL_DATABASE_URL to a SQLite or PostgreSQL database")
 
 
+def _at_first_use(file: Path, shown: str) -> Result:
+    """SQLite's file is made by the service, not by looking for it."""
+    try:
+        _try_to_write(file)
+    except OSError as error:
+        mend = "make its directory writable, or set CASEYOS_OTEL_DATABASE_URL or CASEYOS_OTEL_STATE_DIR"
+        return _broken(f"the database file {file} cannot be made: {error.strerror}", mend)
+    return _ok(f"{shown} (will be made)")
+
+
 def _retention(in_force: Settings) -> Result:
     """Only asked where the database answers."""
     from caseyos_otel.cli import storable
     from caseyos_otel.privacy import retention
     from caseyos_otel.storage import engine, health, schema
 
-    opened = storable.opened(engine.parse_url(in_force.effective_database_url))
-    if opened is None or not schema.is_current(opened):
+    url = engine.parse_url(in_force.effective_database_url)
+    opened = storable.opened(url)
+    if ((file := engine.file_of(url)) is not None and not file.exists()) or not schema.is_current(opened):
         return _ok("nothing is stored yet")
     now = datetime.now(UTC)
     policy = retention.Policy.of(in_force.event_retention_days, in_force.outcome_retention_days, now)
@@ -199,16 +228,15 @@ def _otlp(in_force: Settings) -> Result:
 
 def _spool(in_force: Settings) -> Result:
     from caseyos_otel.spool import disk
+    from caseyos_otel.spool.problem import SpoolUnavailable
     from caseyos_otel.spool.space import Space, used
 
     path = in_force.spool_path
     try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path):
-            pass
-    except OSError as error:
+        _try_spool(path)
+    except SpoolUnavailable as error:
         mend = "set CASEYOS_OTEL_SPOOL_DIR or CASEYOS_OTEL_STATE_DIR to a writable directory"
-        return _broken(f"{path}: {error.strerror}: durable events stay in memory", mend)
+        return _broken(str(error).removeprefix("spool: "), f"{mend}; durable events stay in memory until then")
     waiting = _waiting(path, in_force)
     if (held := used(path)) > Space(path, in_force.spool_max_bytes).for_failures:
         mend = "bring its destinations back, or raise CASEYOS_OTEL_SPOOL_MAX_BYTES"
@@ -219,7 +247,20 @@ def _spool(in_force: Settings) -> Result:
         if disk.is_ephemeral(kind)
         else ""
     )
-    return _ok(f"{path}{lasts}{waiting}")
+    return _ok(f"{_to_be_made(path)}{lasts}{waiting}")
+
+
+def _try_spool(path: Path) -> None:
+    """Go through what a process of the service goes through, without making the directory. Raises `SpoolUnavailable`."""
+    from caseyos_otel.spool.directory import prepare
+    from caseyos_otel.spool.problem import unavailable
+
+    if os.path.lexists(path):
+        prepare(path)
+    try:
+        _try_to_write(path)
+    except OSError as error:
+        raise unavailable("use the directory", path, error) from error
 
 
 def _waiting(path: Path, in_force: Settings) -> str:

@@ -36,28 +36,28 @@ _CLOSED_SCHEMAS: Final = text(
 )
 
 
-def opened(url: URL) -> Engine | None:
-    """The database, a SQLite file only to be read; None where that file is yet to be made."""
-    path = _file(url)
+def opened(url: URL) -> Engine:
+    """The database, a SQLite file only to be read: it is not made, and not switched to another kind of log."""
+    path = engine.file_of(url)
     if path is None:
         return retention.in_utc(engine.create(url))
-    if not path.exists():
-        return None
-    query = {**url.query, "mode": "ro", "uri": "true"}
-    return engine.create(url.set(database=f"file:{quote(str(path.absolute()))}", query=query))
+    database = f"file:{quote(str(path.absolute()), errors='surrogateescape')}"
+    return engine.create(url.set(database=database, query={**url.query, "mode": "ro", "uri": "true"}))
 
 
 def hindrance(url: URL, event_store: str) -> Hindrance | None:
-    """The first thing that keeps rows out of this database; None where nothing does.
+    """The first thing that keeps rows out of this database; None where nothing does, or where a file is yet to be made.
 
     Raises:
         StorageUnavailable: the database cannot be reached.
     """
-    path = _file(url)
-    if path is not None and (found := _of_file(path)) is not None:
-        return found
-    if (asked := opened(url)) is None:
-        return None
+    path = engine.file_of(url)
+    if path is not None:
+        if not os.path.exists(path):  # noqa: PTH110  # never raises
+            return None
+        if (found := _of_file(path)) is not None:
+            return found
+    asked = opened(url)
     try:
         with asked.connect() as connection:
             return next(_hindrances(connection, _written(event_store)), None)
@@ -73,24 +73,14 @@ def _written(event_store: str) -> dict[str, Sequence[str]]:
     return outcomes if event_store == "outcomes" else outcomes | {events.name: EVENT_COLUMNS}
 
 
-def _file(url: URL) -> Path | None:
-    """Of a SQLite database that is a plain file."""
-    plain = url.get_backend_name() == "sqlite" and url.database and not url.database.startswith((":memory:", "file:"))
-    return Path(url.database or "") if plain else None
-
-
 def _of_file(path: Path) -> Hindrance | None:
     """The log of SQLite is a file beside: the directory has to be writable as well."""
-    try:
-        if path.is_dir():
-            return "it is a directory", _ANOTHER_FILE
-        if path.exists() and not os.access(path, os.R_OK | os.W_OK):
-            return "the file may not be written", _ANOTHER_FILE
-        place = next(parent for parent in path.absolute().parents if parent.exists())
-        if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
-            return f"no file can be made in {place}", _ANOTHER_FILE
-    except OSError as error:
-        return str(error.strerror), _ANOTHER_FILE
+    if path.is_dir():
+        return "it is a directory", _ANOTHER_FILE
+    if not os.access(path, os.R_OK | os.W_OK):
+        return "the file may not be written", _ANOTHER_FILE
+    if not os.access(path.absolute().parent, os.W_OK | os.X_OK):
+        return "no file can be made beside it, where SQLite's log has to be", _ANOTHER_FILE
     return None
 
 

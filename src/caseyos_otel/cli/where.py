@@ -46,13 +46,19 @@ def _spooled(root: Path, event_id: str) -> Iterator[Found]:
 
 
 def _wanted(frame: bytes, event_id: str) -> frozenset[str]:
-    """The destinations that the event in a frame is for: only failures become Sentry issues."""
-    everyone = frozenset({"outcomes", "sentry", "otlp"})
+    """The destinations that the event in a frame is for: only failures become Sentry issues. None, if it is not in there.
+
+    The id may stand there as something else, an action's for one; of an event that nobody declared that cannot be told.
+    """
+    everyone, undeclared = frozenset({"outcomes", "sentry", "otlp"}), []
     try:
-        failures = {record.event_id: record.failure for record in decode(frame, registry)}
+        records = decode(frame, registry, on_undeclared=lambda name, _: undeclared.append(name))
     except MalformedRequestError:
         return everyone
-    return everyone if failures.get(event_id, True) else everyone - {"sentry"}
+    failures = {record.event_id: record.failure for record in records}
+    if event_id not in failures:
+        return everyone if undeclared else frozenset()
+    return everyone if failures[event_id] else everyone - {"sentry"}
 
 
 def _set_aside(root: Path, event_id: str) -> Iterator[Found]:
@@ -78,7 +84,7 @@ def _stored(in_force: Settings, event_id: str) -> Iterator[Found]:
     from caseyos_otel.storage.failure import translate
 
     url = engine.parse_url(in_force.effective_database_url)
-    if url.get_backend_name() == "sqlite" and not Path(url.database or "").exists():
+    if (file := engine.file_of(url)) is not None and not file.exists():
         return  # looking must not make one
     try:
         row = stored(engine.create(url), event_id)

@@ -95,6 +95,8 @@ class Emitter:
 
     def emit_record(self, record: EventRecord, within: Context) -> None:
         """Emit a record that is stored already; what follows sees the context `within`."""
+        if self.spool is not None:  # for the other destinations
+            record.spooled = self.spool(record)
         trail = within.run(context.current_trail)
         if trail is not None:
             trail.append((record.timestamp or 0, record.declaration, record.values))

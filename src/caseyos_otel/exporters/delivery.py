@@ -66,8 +66,9 @@ class Delivery:
     """Exports to one destination in its own thread; one that is down delays only itself.
 
     `export(records)` returns when they have arrived; it raises Unavailable (they are kept, after a pause with jitter) or
-    Rejected (the batch is halved until the poisonous record is alone, which is set aside with its reason). `wants(record)`
-    says which durable records are this destination's. A crash between export and commit repeats a batch: event_id absorbs it.
+    Rejected (the batch is halved until the poisonous record is alone, which is set aside with its reason; where that is
+    Unavailable, it waits, and what is behind it). `wants(record)` says which durable records are this destination's. A
+    crash between export and commit repeats a batch: event_id absorbs it.
     """
 
     def __init__(
@@ -316,8 +317,8 @@ class Delivery:
                 self._send(part)
                 self._settled.update(record.event_id for record in part)
             return
-        drops.count("rejected", destination=self.name, event=records[0].declaration.name)
         self._set_aside(records[0], f"{self.name}: {reason}")
+        drops.count("rejected", destination=self.name, event=records[0].declaration.name)
 
     def _note(self, error: Exception) -> None:
         self.health.last_error = time.time()

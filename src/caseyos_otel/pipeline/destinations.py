@@ -15,6 +15,7 @@ from caseyos_otel import context, diagnostics
 from caseyos_otel.diagnostics import drops
 from caseyos_otel.errors import CaseyosOtelError
 from caseyos_otel.events.record import SAMPLING_KEPT, EventRecord
+from caseyos_otel.events.record import Delivery as Promise
 from caseyos_otel.exporters.delivery import Delivery
 from caseyos_otel.exporters.structured_log import StructuredLog
 from caseyos_otel.pipeline import announcement, feeding
@@ -133,7 +134,12 @@ class Destinations:
             outcomes = self._outcomes
             made.append(
                 self._delivery(
-                    "outcomes", outcomes.export, on_idle=outcomes.idle, prepare=outcomes.prepare, local=local
+                    "outcomes",
+                    outcomes.export,
+                    wants=self._is_to_be_stored,
+                    on_idle=outcomes.idle,
+                    prepare=outcomes.prepare,
+                    local=local,
                 )
             )
         if (sentry := self._sentry) is not None:
@@ -148,6 +154,10 @@ class Destinations:
         if self._otlp is not None:
             made.append(self._delivery("otlp", self._export_otlp, prepare=self._otlp.prepare))
         return made
+
+    def _is_to_be_stored(self, record: EventRecord) -> bool:
+        """What a transaction of the service's stored is in the spool for the others."""
+        return record.delivery is not Promise.TRANSACTION
 
     def _delivery(
         self,

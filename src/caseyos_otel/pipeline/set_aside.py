@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -16,14 +17,20 @@ from uuid import uuid4
 
 import uuid_utils
 
+from caseyos_otel import diagnostics
 from caseyos_otel.diagnostics import drops, guard
+from caseyos_otel.errors import Unavailable
 from caseyos_otel.events.record import EventRecord
 from caseyos_otel.exporters.structured_log import nested, rfc3339_of
 
 NAME: Final = "set-aside.jsonl"
 _ALL: Final = "set-aside*.jsonl"
 MOST_BYTES: Final = 16 * 2**20
-"""Size at which nothing more is set aside; what then comes is counted alone."""
+"""Size at which nothing more is set aside. What nobody declared is counted alone then; what a destination refuses waits."""
+
+
+class SetAsideUnavailable(Unavailable):  # a state, like errors.Unavailable
+    """A refused record can be kept nowhere but where it is."""
 
 
 class SetAside:
@@ -54,29 +61,52 @@ class SetAside:
         self._keep({"reason": reason, "event": "", "otlp": _text(frame)})
 
     def rejected(self, record: EventRecord, reason: str, destination: str) -> None:
-        """A record that one destination refuses."""
-        values = nested(record.values, record.declaration.groups)
-        self._keep(
-            {
-                "reason": reason,
-                "event": record.declaration.name,
-                "event_id": record.event_id,
-                "timestamp": rfc3339_of(record.timestamp or 0),
-                "destination": destination,
-                "fields": values,
-                "otlp": _text(self._encode(record)),
-            }
-        )
+        """A record that one destination refuses. It is said, as somebody has to mend something.
+
+        Raises:
+            SetAsideUnavailable: there is no room for it; it stays where it is, and is tried again.
+        """
+        with guard("setting an event aside", SetAsideUnavailable):
+            line = _line(
+                {
+                    "reason": reason,
+                    "event": record.declaration.name,
+                    "event_id": record.event_id,
+                    "timestamp": rfc3339_of(record.timestamp or 0),
+                    "destination": destination,
+                    "fields": nested(record.values, record.declaration.groups),
+                    "otlp": _text(self._encode(record)),
+                }
+            )
+            self._keep_refused(line, reason)
+            mend = "after a mend, `caseyos-otel spool replay` brings it back"
+            diagnostics.warn(f"an event is set aside: {reason}; {mend}", key=f"set aside for {destination}")
+
+    def _keep_refused(self, line: bytes, reason: str) -> None:
+        try:
+            kept = self._wrote(line)
+        except OSError as error:
+            raise SetAsideUnavailable(f"{reason}, and it cannot be set aside: {error.strerror}") from error
+        if not kept:
+            mend = "`caseyos-otel spool replay` brings back what is there, after a mend"
+            raise SetAsideUnavailable(f"{reason}, and {self._path} is full: {mend}")
 
     def _keep(self, entry: dict[str, Any]) -> None:
         with guard("setting an event aside"):
-            line = json.dumps({"set_aside_at": time.time(), **entry}, default=_plain).encode("ascii") + b"\n"
-            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with _locked(self._path) as descriptor:
-                if size(self._directory) + len(line) <= MOST_BYTES:
-                    os.write(descriptor, line)
-                else:
-                    drops.count("set_aside_full", event=str(entry["event"])[:100])
+            if not self._wrote(_line(entry)):
+                drops.count("set_aside_full", event=str(entry["event"])[:100])
+
+    def _wrote(self, line: bytes) -> bool:
+        """Whether there was room. Raises OSError."""
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with _locked(self._path) as descriptor:
+            if size(self._directory) + len(line) > MOST_BYTES:
+                return False
+            before = os.fstat(descriptor).st_size
+            if os.write(descriptor, line) < len(line):
+                os.ftruncate(descriptor, before)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return True
 
 
 def files(directory: Path) -> list[Path]:
@@ -185,6 +215,10 @@ def _is_still(descriptor: int, path: Path) -> bool:
         return os.path.samestat(os.fstat(descriptor), path.stat())
     except FileNotFoundError:
         return False
+
+
+def _line(entry: Mapping[str, Any]) -> bytes:
+    return json.dumps({"set_aside_at": time.time(), **entry}, default=_plain).encode("ascii") + b"\n"
 
 
 def _plain(value: object) -> str:

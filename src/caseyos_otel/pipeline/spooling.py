@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from caseyos_otel import diagnostics
 from caseyos_otel.diagnostics import drops
+from caseyos_otel.events.record import Delivery as Promise
 from caseyos_otel.events.record import EventRecord
 from caseyos_otel.events.registry import registry
 from caseyos_otel.otlp.decode import MalformedRequestError, OnInvalid, OnUndeclared, decode
@@ -51,7 +52,7 @@ class Spooling:
 
     def keep(self, record: EventRecord) -> bool:
         """Make a durable record survive this process; False if it stays in memory alone, which is counted and said."""
-        if not self._readers:
+        if not self._is_waited_for(record):
             return False
         minimise(record)
         try:
@@ -64,6 +65,10 @@ class Spooling:
             self._refused_at = None
             diagnostics.logger.info("the spool takes durable events again")
         return True
+
+    def _is_waited_for(self, record: EventRecord) -> bool:
+        """An outcome that its caller's transaction stored is no issue either: only an OTLP receiver is left."""
+        return "otlp" in self._readers if record.delivery is Promise.TRANSACTION else bool(self._readers)
 
     def _refused(self, record: EventRecord, error: SpoolUnavailable) -> None:
         full = isinstance(error, SpoolFull)
@@ -117,8 +122,8 @@ class Spooling:
         self.spool.relieve()
 
     def sync_alone(self) -> None:
-        """Sync the spool against power loss, as far as the settings want it, and have its records tell the time."""
-        self.spool.writer.look_at_clock()
+        """Sync the spool against power loss, as far as the settings want it; let its writer look around."""
+        self.spool.writer.look_around()
         if self._synced:
             self.spool.writer.sync()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -15,6 +16,8 @@ from caseyos_otel.exporters.delivery import Delivery
 
 FOLDER: Final = "status"
 _STALE_AFTER_S: Final = 3600.0
+_TOKEN: Final = secrets.token_hex(4)
+"""Beside the process id: in two containers that share a volume both may be 1. A forked child has another id."""
 
 
 def snapshot(
@@ -56,11 +59,11 @@ def write(state_dir: Path, status: Mapping[str, Any]) -> None:
     """Replace this process's status file in one step, and remove those that nobody has written for an hour."""
     folder = state_dir / FOLDER
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path = folder / f"{'-'.join(filter(None, (str(os.getpid()), status['role'])))}.json"
+    path = folder / f"{'-'.join(filter(None, (str(os.getpid()), _TOKEN, status['role'])))}.json"
     fresh = path.with_suffix(".new")
     fresh.write_text(json.dumps(status), "utf-8")
     fresh.replace(path)
-    for other in folder.glob("*.json"):
+    for other in (*folder.glob("*.json"), *folder.glob("*.new")):  # the latter of who died while writing
         with suppress(FileNotFoundError):  # another process removes it too
             if time.time() - other.stat().st_mtime > _STALE_AFTER_S:
                 other.unlink()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import threading
 import time
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -24,10 +26,14 @@ REPLAY: Final = "replay"
 """Role of what puts back what was set aside."""
 _LEAVE_TO_OTHERS: Final = 60.0
 """Seconds before a directory that holds nothing for this process's destinations is looked at again."""
+_OURS: Final = re.compile(r"([a-z]+-)?[0-9a-f]{32}")
+"""Names of the directories that a writer makes."""
+_MOST_ADOPTED: Final = 100
+"""Directories at once, each of which takes a descriptor; a host that may open few files lends us an eighth of them."""
 
 
 class Spool:
-    """What one process owns of the spool. Starts no thread: `adopt` and the writer's `sync` and `look_at_clock` want a
+    """What one process owns of the spool. Starts no thread: `adopt` and the writer's `sync` and `look_around` want a
     periodic caller.
 
     `role`: with one, it adopts only what processes of the same role left, or a replay; without, what anybody left. A
@@ -79,12 +85,14 @@ class Spool:
         """Take over the directories whose owner is dead, tidy what was taken before; how many were taken now.
 
         For every destination of this process, so call it after the readers are made, then every few seconds. A
-        directory that holds nothing for them, and waits for others, is let go for a process that knows those.
+        directory that holds nothing for them, and waits for others, is let go for a process that knows those. Of very
+        many the rest is taken as these are delivered.
         """
         if not self._adopting.acquire(blocking=False):
             return 0
         try:
-            taken = sum(map(self._adopt, self._candidates()))
+            self._tidy()  # there is room for others then
+            taken = sum(1 for _ in islice(filter(self._adopt, self._candidates()), self._room()))
             self._tidy()
         finally:
             self._adopting.release()
@@ -163,6 +171,12 @@ class Spool:
             if (path := self.directory / entry.name) not in owned and path not in self._not_before
         ]
 
+    def _room(self) -> int:
+        """How many more directories may be taken."""
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        most = _MOST_ADOPTED if soft == resource.RLIM_INFINITY else min(_MOST_ADOPTED, soft // 8)
+        return max(0, most - len(self._adopted))
+
     def _may_adopt(self, name: str) -> bool:
         return not self._role or name.startswith((f"{self._role}-", f"{REPLAY}-"))
 
@@ -180,7 +194,7 @@ class Spool:
                 self._report_once("foreign_owner", path, "not read: it belongs to another user")
                 return None
             if (path / lock.NAME).exists():
-                return SegmentDirectory.take(path, self._on_problem)
+                return SegmentDirectory.take(path, self._tell)
             self._without_lock(path)
         except OSError:
             pass  # removed by its owner meanwhile, or unreadable: the next round looks again
@@ -189,7 +203,8 @@ class Spool:
     def _without_lock(self, path: Path) -> None:
         """A process died while it made the directory, or somebody removed the lock of one that may be alive."""
         if not any(entry.suffix == SUFFIX for entry in path.iterdir()):
-            path.rmdir()
+            if _OURS.fullmatch(path.name):  # an empty directory of somebody else's is none of our business
+                path.rmdir()
         elif not (path / lock.NAME).exists():  # looked for again: it is there before the first segment
             detail = f"not read: its owner may be alive; if no process uses it, make an empty file {lock.NAME!r} in it"
             self._report_once("lock_missing", path, detail)
@@ -212,6 +227,13 @@ class Spool:
     def _wake_readers(self) -> None:
         for reader in self._readers.values():
             reader.appended.set()
+
+    def _tell(self, problem: Problem) -> None:
+        """What stays as it is, is found again whenever the directory is adopted again."""
+        if problem.kind == "other_version":
+            self._report_once(problem.kind, problem.path, problem.detail)
+        else:
+            self._on_problem(problem)
 
     def _report_once(self, kind: ProblemKind, path: Path, detail: str) -> None:
         if (kind, path) not in self._reported:

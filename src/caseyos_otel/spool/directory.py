@@ -75,6 +75,16 @@ class SegmentDirectory:
         if fd >= 0:
             os.close(fd)
 
+    def hold(self) -> None:
+        """Make and lock the lock anew where somebody removed it (a cleaner of old files): nobody could tell who lives."""
+        if self._lock_fd < 0 or os.access(self.path / lock.NAME, os.F_OK):
+            return
+        with contextlib.suppress(OSError):
+            if (fd := lock.acquire(self.path, create=True)) is not None:
+                before, self._lock_fd = self._lock_fd, fd
+                if before >= 0:  # a signal handler may have let go
+                    os.close(before)
+
     @property
     def is_inherited(self) -> bool:
         """True in a forked child of the process whose it is."""
@@ -194,7 +204,10 @@ class SegmentDirectory:
     def remove_if_empty(self) -> bool:
         """Remove the directory and let its lock go, when nothing is left but the owner's own small files."""
         with self._mutex:
-            names = [path.name for path in self.path.iterdir()] if self.path.exists() else []
+            try:
+                names = [path.name for path in self.path.iterdir()] if self.path.exists() else []
+            except OSError:  # no descriptor is left to look with, for one
+                return False
             if not all(map(_is_small_file, names)):
                 return False
             with contextlib.suppress(OSError):  # what cannot be removed now, the next adopter tries again

@@ -70,6 +70,11 @@ class OpenSegment:
         return 0 if self.fd == CLOSED else os.lseek(self.fd, 0, os.SEEK_CUR)
 
     @property
+    def is_gone(self) -> bool:
+        """Whether somebody removed the file. Asked without `stat`, which would make the next sync of it dearer."""
+        return not os.access(self.path, os.F_OK)
+
+    @property
     def is_unsynced(self) -> bool:
         """Whether a power cut would cost a record."""
         return self.size > self.synced

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator
 from itertools import count
 from os import write
@@ -25,8 +24,6 @@ from caseyos_otel.spool.wakeup import Wakeup
 from caseyos_otel.spool.written import WrittenSegments
 
 SEGMENT_BYTES: Final = 4 * 2**20
-_LOOK_EVERY_S: Final = 0.5
-"""How often it is looked whether the directory is still there."""
 _IN_FLIGHT_S: Final = 0.05
 """An append that has found its segment takes microseconds to write to it."""
 _SERIES: Final = re.compile(r"[a-z][a-z0-9_]*")
@@ -67,7 +64,6 @@ class SpoolWriter:
         self._preparing = False
         self._own: SegmentDirectory | None = None
         self._unsynced = Unsynced(self._on_problem)
-        self._look_again_at = 0.0
 
     @property
     def own(self) -> SegmentDirectory | None:
@@ -110,9 +106,14 @@ class SpoolWriter:
             if not wakeup.is_set:
                 wakeup.set()
 
-    def look_at_clock(self) -> None:
-        """Take the time that records tell from now on. For a background tick: at each append it would be a tenth of it."""
+    def look_around(self) -> None:
+        """Take the time that records tell from now on; notice what somebody removed. Call it each second.
+
+        At each append the clock alone would be a tenth of it.
+        """
         self._tick = tick_of(time_ns())
+        with self._lock:
+            self._leave_what_vanished()
 
     @property
     def unsynced_age(self) -> float:
@@ -128,10 +129,6 @@ class SpoolWriter:
 
     def sync(self) -> None:
         """Force what was appended since the last call to disk. For a background tick: it waits, and no append does."""
-        if (now := time.monotonic()) >= self._look_again_at:
-            self._look_again_at = now + _LOOK_EVERY_S
-            with self._lock:
-                self._leave_if_vanished()
         self._end_those_over()
         self._unsynced.sync(self._written.mark_synced())
 
@@ -172,7 +169,7 @@ class SpoolWriter:
         """
         if not 0 < length <= MAX_PAYLOAD:
             raise FrameRefused(f"spool: a frame of {length} bytes; accepted are 1 to {MAX_PAYLOAD}")
-        self.look_at_clock()
+        self._tick = tick_of(time_ns())
         with self._lock:
             if self._preparing:
                 return self._new_segment(series)
@@ -237,7 +234,7 @@ class SpoolWriter:
             try:
                 return self._begin_segment(series)
             except (FileNotFoundError, FileExistsError):  # removed; or a child forked in the middle of this was quicker
-                self._leave_if_vanished()
+                self._leave_what_vanished()
                 return self._begin_segment(series)
         except OSError as error:
             raise unavailable("create a segment in", self.directory, error) from error
@@ -279,13 +276,23 @@ class SpoolWriter:
                 own.let_go()
         return own
 
-    def _leave_if_vanished(self) -> None:
-        """Somebody removed our directory: appends would go to files that nobody can find."""
+    def _leave_what_vanished(self) -> None:
+        """Somebody removed our directory, or segments in it: appends would go to files that nobody can find."""
         own = self._own
-        if own is None or own.exists():
+        if own is None:
             return
-        self._own = None
-        self._written.current = {}
-        own.let_go()
+        if not own.exists():
+            self._own = None
+            self._written.current = {}
+            own.let_go()
+            self._vanished(own.path)
+            return
+        own.hold()
+        for series, appender in tuple(self._written.current.items()):
+            if appender.segment.is_gone:
+                self._written.current.pop(series, None)
+                self._vanished(appender.segment.path)
+
+    def _vanished(self, path: Path) -> None:
         detail = "removed under a running process, with what was in it; a new one is made at the next append"
-        self._on_problem(Problem("directory_vanished", own.path, detail))
+        self._on_problem(Problem("directory_vanished", path, detail))

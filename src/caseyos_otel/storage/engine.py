@@ -8,6 +8,7 @@ from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import unquote
 
 from sqlalchemy import URL, Engine, QueuePool, StaticPool, create_engine, event, exc, make_url
 
@@ -69,6 +70,17 @@ def create(url: URL) -> Engine:
     return engine
 
 
+def file_of(url: URL) -> Path | None:
+    """SQLite's file; None where there is none, and where a URI of the user's own says how SQLite is to open it."""
+    database = url.database or ":memory:"
+    if url.get_backend_name() != "sqlite" or database.startswith(":memory:"):
+        return None
+    if not database.startswith("file:"):
+        return Path(database)
+    ours = database.startswith("file:/") and url.query.keys() == {"uri"}  # as the settings write it
+    return Path(unquote(database.removeprefix("file:"), errors="surrogateescape")) if ours else None
+
+
 def _postgresql(url: URL) -> URL:
     query: dict[str, Any] = {key: value for key, value in url.query.items() if key not in _OTHER_DRIVERS}
     ssl = query.pop("ssl", None)
@@ -96,8 +108,8 @@ def _create_sqlite(url: URL) -> Engine:
     pool = {"poolclass": StaticPool} if ":memory:" in database else _one_connection()
     engine = create_engine(url, hide_parameters=True, connect_args=arguments, **pool)
     event.listen(engine, "connect", _use_wal)
-    if not database.startswith((":memory:", "file:")):
-        event.listen(engine, "do_connect", lambda *_: _make_private(Path(database)))
+    if (file := file_of(url)) is not None:
+        event.listen(engine, "do_connect", lambda *_: _make_private(file))
     return engine
 
 

@@ -16,6 +16,8 @@ import pytest
 from caseyos_otel.cli import checkup
 from caseyos_otel.environment_variables import VARIABLES
 from caseyos_otel.pipeline import status
+from caseyos_otel.spool.directory import prepare
+from caseyos_otel.spool.problem import SpoolUnavailable
 from tests.integration.otlp_receiver import GrpcReceiver, OtlpReceiver
 from tests.integration.sentry_receiver import SentryReceiver
 from tests.unit.cli.conftest import Ran, Run
@@ -181,21 +183,71 @@ def test_a_table_that_is_not_written_may_be_missing(run: Run, tmp_path: Path) ->
     assert result(found, "outcomes")["result"]["state"] == "ok"
 
 
-@pytest.mark.parametrize("there", [True, False])
+@pytest.mark.parametrize(
+    ("place", "said"), [("caseyos.db", "may not be written"), (".", "no file can be made beside it")]
+)
 def test_a_database_file_that_cannot_be_written_is_broken(
-    there: bool, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    place: str, said: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = tmp_path / "read-only" / "caseyos.db"
-    path.parent.mkdir()
-    if there:
-        path.touch()
+    (tmp_path / "caseyos.db").touch()
     # root may write anything: what the system says to others is what is tested
-    monkeypatch.setattr(os, "access", lambda asked, _: path.parent not in (asked, Path(asked).parent))
-    ran = run("doctor", "--json", CASEYOS_OTEL_DATABASE_URL=f"sqlite:///{path}")
+    monkeypatch.setattr(os, "access", lambda asked, _: Path(asked) != tmp_path / place)
+    ran = run("doctor", "--json", CASEYOS_OTEL_DATABASE_URL=f"sqlite:///{tmp_path / 'caseyos.db'}")
     found = result(ran, "outcomes")["result"]
     assert (ran.exit_code, found["state"]) == (1, "broken")
-    assert ("may not be written" if there else f"no file can be made in {path.parent}") in found["detail"]
+    assert said in found["detail"]
     assert "CASEYOS_OTEL_DATABASE_URL" in found["mend"]
+
+
+def test_looking_makes_nothing_that_would_be_in_the_way_of_the_service_s_user(
+    run: Run, state: Path, tmp_path: Path
+) -> None:
+    ran = run("doctor", "--json", CASEYOS_OTEL_LOG=str(tmp_path / "logs" / "events.jsonl"))
+    assert (ran.exit_code, list(tmp_path.iterdir())) == (0, [])
+    assert f"{state / 'caseyos.db'} (will be made)" in result(ran, "outcomes")["result"]["detail"]
+    assert result(ran, "retention")["result"]["detail"] == "nothing is stored yet"
+
+
+def test_looking_at_a_spool_that_is_not_there_yet_does_not_make_it(run: Run, state: Path, tmp_path: Path) -> None:
+    state.mkdir()
+    for spool in (tmp_path / "deep" / "spool", state / "spool" / "unknown_service"):
+        found = result(run("doctor", "--json", CASEYOS_OTEL_SPOOL_DIR=str(spool)), "spool")["result"]
+        assert found["state"] == "ok"
+        assert found["detail"].startswith(f"{spool} (will be made)")
+    assert not (tmp_path / "deep").exists()
+    assert list(state.iterdir()) == []
+
+
+def test_a_spool_that_is_there_is_left_as_it_was(run: Run, tmp_path: Path) -> None:
+    found = result(run("doctor", "--json", CASEYOS_OTEL_SPOOL_DIR=str(tmp_path)), "spool")["result"]
+    assert (found["state"], found["detail"].startswith(f"{tmp_path}"), "made" in found["detail"]) == ("ok", True, False)
+    assert not [path for path in tmp_path.iterdir() if path.name != "state"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
+def test_a_spool_of_another_user_is_broken_in_the_words_of_the_service(run: Run, tmp_path: Path) -> None:
+    os.chown(tmp_path, 4711, -1)
+    with pytest.raises(SpoolUnavailable) as refused:
+        prepare(tmp_path)
+    ran = run("doctor", "--json", CASEYOS_OTEL_SPOOL_DIR=str(tmp_path))
+    assert (ran.exit_code, result(ran, "spool")["result"]["state"]) == (1, "broken")
+    assert ran.json["broken"] == [f"spool: {result(ran, 'spool')['result']['detail']}"] == [str(refused.value)]
+    assert "belongs to user id 4711" in str(refused.value)
+
+
+@pytest.mark.parametrize("below", ["", "not/there/yet"])
+@pytest.mark.parametrize("name", ["log", "outcomes", "spool"])
+def test_a_place_where_nothing_can_be_made_is_broken(name: str, below: str, run: Run) -> None:
+    """Where not even root can."""
+    place = str(Path("/proc/sys") / below / ("" if name == "spool" else "file"))
+    variable, value = {
+        "log": ("CASEYOS_OTEL_LOG", place),
+        "outcomes": ("CASEYOS_OTEL_DATABASE_URL", f"sqlite:///{place}"),
+        "spool": ("CASEYOS_OTEL_SPOOL_DIR", place),
+    }[name]
+    found = result(run("doctor", "--json", **{variable: value}), name)["result"]
+    assert found["state"] == "broken"
+    assert variable in found["mend"]
 
 
 def test_a_log_file_and_stderr_work(run: Run, tmp_path: Path) -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +19,7 @@ from caseyos_otel.events.registry import registry
 from caseyos_otel.otlp.encode import RequestEncoder
 from caseyos_otel.pipeline import set_aside
 from caseyos_otel.pipeline.set_aside import SetAside
-from caseyos_otel.spool.segment import encode_record
+from caseyos_otel.spool.segment import HEADER_SIZE, encode_record
 from caseyos_otel.spool.writer import SpoolWriter
 from tests.records import event
 from tests.unit.cli.conftest import Run
@@ -89,6 +92,56 @@ def test_drain_delivers_everything_and_says_how_much(run: Run, state: Path, left
     assert stored(state) == [("outcome_deal_advanced", f"d{n}") for n in range(4)]
     again = run("spool", "drain")
     assert (again.exit_code, again.stdout) == (0, "outcomes: 0 delivered\n")
+
+
+def test_what_waits_behind_a_damaged_record_or_for_nobody_by_name_is_seen_and_drained(
+    run: Run, root: Path, state: Path, left: Left
+) -> None:
+    left(*(event("outcome_deal_advanced", deal_id=f"d{n}") for n in range(5)))
+    [segment] = root.glob("*/*.seg")
+    content = bytearray(segment.read_bytes())
+    content[HEADER_SIZE + 1] ^= 0x80  # the first length: it leads nowhere
+    segment.write_bytes(content)
+    (segment.parent / "destinations").write_bytes(b"")  # as a power cut may leave it
+    assert run("spool", "status", "--json").json["pending"]["outcomes"]["records"] == 5
+    ran = run("spool", "drain", "--json")
+    assert (ran.exit_code, ran.json["left"]) == (0, {"outcomes": 0})
+    assert stored(state) == [("outcome_deal_advanced", f"d{n}") for n in range(1, 5)]
+    assert run("spool", "status", "--json").json["quarantined"] == 1
+
+
+AS_SOMEBODY_ELSE = """
+import os, sys
+import caseyos_otel.pipeline.replay, caseyos_otel.pipeline.draining
+from caseyos_otel.cli.app import main
+command, sys.argv = sys.argv[1], ["caseyos-otel", "spool", "status"]
+try:
+    main()  # as its owner, who imports all of it
+except SystemExit as end:
+    assert end.code == 0
+sys.argv[2] = command
+os.setgroups([])
+os.setuid(65534)
+main()
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can look as somebody else: run the tests as root")
+@pytest.mark.parametrize("command", ["status", "drain", "replay"])
+def test_a_spool_that_another_user_may_not_look_at_is_no_empty_one(root: Path, left: Left, command: str) -> None:
+    """`drain` before a container stops must not say that nothing waits."""
+    left(event("outcome_deal_advanced", deal_id="d1"))
+    root.chmod(0o700)
+    ran = subprocess.run(
+        [sys.executable, "-c", AS_SOMEBODY_ELSE, command],
+        env={"CASEYOS_OTEL_SPOOL_DIR": str(root), "CASEYOS_OTEL_STATE_DIR": str(root.parent.parent)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ran.returncode == 1, ran.stdout
+    assert "Permission denied" in ran.stderr
+    assert "Traceback" not in ran.stderr
 
 
 def test_drain_tells_what_is_left_at_its_deadline_and_why(run: Run, left: Left, root: Path) -> None:
@@ -174,6 +227,13 @@ def test_where_follows_an_event_through_its_life(run: Run, root: Path, left: Lef
     assert states(failure) == {("delivered", "outcomes"), ("pending", "sentry"), ("stored", None)}
     text = run("events", "where", outcome.event_id).stdout
     assert "state=stored where=table outcome_events event=outcome_deal_advanced" in text
+
+
+def test_where_takes_no_other_field_for_the_id_of_an_event(run: Run, left: Left) -> None:
+    action = "0190a5d2-6c1e-7b3a-9f51-2f6d1c8e4a10"
+    left(event("action_failed", action_id=action))
+    ran = run("events", "where", action)
+    assert (ran.exit_code, ran.stdout) == (1, f"{action} is unknown here.\n")
 
 
 def test_where_knows_what_is_set_aside_with_its_reason_and_what_is_quarantined(run: Run, root: Path) -> None:

@@ -61,6 +61,7 @@ class Rig:
         self.root = root
         self.spool = Spool(root, on_problem=self._problem)
         self.set_aside: list[tuple[str, str]] = []
+        self.no_room = False
         self.made: list[Delivery] = []
         self._encoder = RequestEncoder({"service.name": "api"}, "scope", "1", "")
 
@@ -74,12 +75,17 @@ class Rig:
             reader=self.spool.reader(name),
             decode=lambda frame: decode(frame, registry),
             wants=more.get("wants", lambda record: True),
-            set_aside=lambda record, reason: self.set_aside.append((record.values["signal_id"], reason)),
+            set_aside=self._keep,
             interval_s=more.get("interval_s", FOREVER_S),
             **{key: more[key] for key in ("local", "on_ask") if key in more},
         )
         self.made.append(made)
         return made
+
+    def _keep(self, record: EventRecord, reason: str) -> None:
+        if self.no_room:
+            raise Unavailable("what is set aside is full")
+        self.set_aside.append((record.values["signal_id"], reason))
 
     def append(self, *ids: str) -> None:
         for signal_id in ids:
@@ -283,6 +289,22 @@ def test_only_the_poison_is_set_aside(
     assert rig.set_aside == [("3", "somewhere: refused ['3']"), ("8", "somewhere: refused ['8']")]
     assert dropped("rejected") == 2
     assert delivery.health.delivered == 8
+
+
+@pytest.mark.parametrize("where", ["spool", "memory"])
+def test_a_refused_record_that_cannot_be_set_aside_waits_and_is_counted_once(
+    where: str, rig: Rig, destination: Destination, dropped: Callable[[str], int]
+) -> None:
+    delivery, rig.no_room = rig.deliver_to(destination), True
+    destination.poison = {"1"}
+    rig.append(*"012") if where == "spool" else offer(delivery, *"012")
+    assert not delivery.flush(5)
+    assert not delivery.flush(5)
+    assert (destination.arrived, dropped("rejected")) == (["0"], 0)
+    rig.no_room = False
+    assert delivery.flush(5)
+    assert (destination.arrived, dropped("rejected")) == (["0", "2"], 1)
+    assert [signal_id for signal_id, _ in rig.set_aside] == ["1"]
 
 
 @pytest.mark.parametrize("where", ["spool", "memory"])

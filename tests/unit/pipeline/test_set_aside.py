@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 
 from caseyos_otel.diagnostics import drops
+from caseyos_otel.errors import Unavailable
 from caseyos_otel.events.registry import registry
 from caseyos_otel.otlp.decode import decode
 from caseyos_otel.otlp.encode import RequestEncoder
 from caseyos_otel.pipeline import set_aside
 from caseyos_otel.pipeline.set_aside import SetAside
+from tests.limits import limited
 from tests.records import event
 
 ENCODER = RequestEncoder({}, "scope", "1", "")
@@ -76,6 +78,26 @@ def test_the_file_is_bounded_even_by_one_entry(path: Path, monkeypatch: pytest.M
         kept.undeclared("small", {"text": "x" * 50})
     assert 1500 < path.stat().st_size <= 2000
     assert {entry["event"] for entry in entries(path)} == {"small"}
+
+
+def test_a_refused_record_is_never_dropped_for_want_of_room(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody's constraint refuses every outcome: what has no room here stays in the spool, and that is said."""
+    monkeypatch.setattr(set_aside, "MOST_BYTES", 5000)
+    kept, record = kept_at(path), event("outcome_deal_advanced", deal_id="d1")
+    with pytest.raises(
+        Unavailable, match=r"a check constraint, and .*set-aside.jsonl is full: `caseyos-otel spool replay`"
+    ):
+        for _ in range(100):
+            kept.rejected(record, "outcomes: a check constraint", "outcomes")
+    assert len(entries(path)) > 3
+
+
+def test_half_a_line_on_a_full_disk_is_taken_back_and_the_record_waits(path: Path) -> None:
+    kept, record = kept_at(path), event("outcome_deal_advanced", deal_id="d1")
+    kept.rejected(record, "outcomes: no", "outcomes")
+    with limited(path.stat().st_size + 10), pytest.raises(Unavailable, match="cannot be set aside"):
+        kept.rejected(record, "outcomes: no", "outcomes")
+    assert len(entries(path)) == 1
 
 
 @pytest.mark.swallows

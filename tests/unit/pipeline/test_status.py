@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 from caseyos_otel.diagnostics import drops
@@ -44,7 +46,19 @@ def test_one_file_a_process_replaced_in_one_step_and_read_back(tmp_path: Path) -
     status.write(tmp_path, {"role": "", "n": 1})
     status.write(tmp_path, {"role": "", "n": 2})
     assert status.read_all(tmp_path) == [{"role": "", "n": 2}]
-    assert [path.name for path in (tmp_path / status.FOLDER).iterdir()] == [f"{os.getpid()}.json"]
+    [path] = (tmp_path / status.FOLDER).iterdir()
+    assert path.name.startswith(f"{os.getpid()}-")
+
+
+def test_processes_of_two_containers_that_have_the_same_id_have_a_file_each(tmp_path: Path) -> None:
+    program = (
+        "import os, pathlib, sys; os.getpid = lambda: 1\n"
+        "from caseyos_otel.pipeline import status\n"
+        "for n in (1, 2): status.write(pathlib.Path(sys.argv[1]), {'pid': 1, 'role': '', 'n': n})"
+    )
+    for _ in range(2):
+        subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=True, timeout=60)
+    assert status.read_all(tmp_path) == [{"pid": 1, "role": "", "n": 2}] * 2
 
 
 def test_a_gateway_in_the_same_process_has_a_file_of_its_own(tmp_path: Path) -> None:
@@ -56,12 +70,13 @@ def test_a_gateway_in_the_same_process_has_a_file_of_its_own(tmp_path: Path) -> 
 def test_files_that_nobody_wrote_for_an_hour_go_and_fresh_ones_stay(tmp_path: Path) -> None:
     folder = tmp_path / status.FOLDER
     folder.mkdir()
-    for name, age in (("1.json", 3700), ("2.json", 3000)):
+    for name, age in (("1.json", 3700), ("2.json", 3000), ("3-0a1b2c3d.json", 3700), ("4-0a1b2c3d.new", 3700)):
         (folder / name).write_text(f'{{"pid": {name[0]}}}')
         moment = (folder / name).stat().st_mtime - age
         os.utime(folder / name, (moment, moment))
     status.write(tmp_path, {"pid": os.getpid(), "role": ""})
-    assert [seen["pid"] for seen in status.read_all(tmp_path)] == sorted([2, os.getpid()], key=str)
+    assert {seen["pid"] for seen in status.read_all(tmp_path)} == {2, os.getpid()}
+    assert len(list(folder.iterdir())) == 2
 
 
 def test_a_file_that_vanishes_meanwhile_is_nobody_s_error(tmp_path: Path) -> None:

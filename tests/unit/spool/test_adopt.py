@@ -1,14 +1,18 @@
 from __future__ import annotations
 
 import os
+import resource
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from caseyos_otel.spool.adopt import Spool
 from caseyos_otel.spool.problem import Problem
+from caseyos_otel.spool.segment import HEADER_SIZE, VERSION, encode_header
+from tests.descriptors import descriptors
 
 MakeSpool = Callable[..., Spool]
 Drain = Callable[..., list[bytes]]
@@ -182,12 +186,69 @@ def test_a_directory_that_gets_its_lock_and_a_segment_while_it_is_looked_at_is_n
 def test_what_a_process_left_that_died_while_it_made_its_directory_is_removed(
     make_spool: MakeSpool, root: Path
 ) -> None:
-    (root / "empty").mkdir(parents=True)
+    (root / ("gateway-" + "0" * 32)).mkdir(parents=True)
+    (root / ("a" * 32)).mkdir()
     (root / "begun").mkdir()
     (root / "begun" / "lock").touch()
     (root / "a file of somebody").touch()
+    (root / "an empty directory of somebody").mkdir()
     make_spool("outcomes").adopt()
-    assert [path.name for path in root.iterdir()] == ["a file of somebody"]
+    assert sorted(path.name for path in root.iterdir()) == ["a file of somebody", "an empty directory of somebody"]
+
+
+def test_of_very_many_directories_some_are_taken_at_a_time_and_leave_the_host_its_descriptors(
+    make_spool: MakeSpool, drain: Drain, left: Callable[..., None], root: Path
+) -> None:
+    for _ in range(150):
+        left("outcomes")
+    spool = make_spool("outcomes")
+    assert 0 < spool.adopt() <= 100
+    assert len(descriptors(root)) <= 100
+    frames = drain(spool, "outcomes")
+    while spool.adopt():
+        frames += drain(spool, "outcomes")
+    assert len(frames) == 150
+    spool.adopt()
+    assert not list(root.iterdir())
+
+
+def test_a_host_without_descriptors_left_is_none_the_worse_for_adoption(
+    make_spool: MakeSpool, drain: Drain, left: Callable[..., None], root: Path
+) -> None:
+    for _ in range(30):
+        left("outcomes")
+    spool = make_spool("outcomes")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with Path("/dev/null").open() as lowest:  # every number below is taken
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest.fileno() + 1, hard))
+    try:
+        spool.adopt()
+        os.close(os.open("/dev/null", os.O_RDONLY))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    spool.adopt()
+    frames = drain(spool, "outcomes")
+    following = make_spool("outcomes")  # what could not be looked at is left to others for a minute
+    following.adopt()
+    assert len(frames + drain(following, "outcomes")) == 30
+
+
+def test_a_segment_of_another_version_is_reported_once_however_often_it_is_found(
+    make_spool: MakeSpool,
+    left: Callable[..., None],
+    root: Path,
+    problems: list[Problem],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    left("outcomes")
+    [segment] = root.glob("*/*.seg")
+    segment.write_bytes(encode_header(VERSION + 1) + segment.read_bytes()[HEADER_SIZE:])
+    spool = make_spool("outcomes")
+    started = time.monotonic()
+    for minute in range(3):
+        monkeypatch.setattr("caseyos_otel.spool.adopt.time.monotonic", partial(float, started + 61 * minute))
+        spool.adopt()
+    assert [(problem.kind, problem.path) for problem in problems] == [("other_version", segment)]
 
 
 def test_a_strange_file_keeps_its_directory(

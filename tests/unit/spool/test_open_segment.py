@@ -3,32 +3,20 @@
 from __future__ import annotations
 
 import os
-import resource
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from caseyos_otel.spool.open_segment import OpenSegment
 from caseyos_otel.spool.segment import HEADER_SIZE, TICK, Record, encode_record, scan
+from tests.limits import limited
 
 RECORD = encode_record(b"frame" + bytes(20), 1)
 LIMIT = 4 * 2**20
 FILE_SIZE = 1000
-
-
-@contextmanager
-def limited(size: int) -> Iterator[None]:
-    """The kernel writes up to this size of a file and then reports a short write, as it does on a full disk."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.fixture

@@ -157,7 +157,7 @@ def test_the_age_of_the_oldest_record_is_that_of_the_first_that_was_not_passed(
         spool.writer.append("outcomes", b"first")
     reader = spool.reader("outcomes")
     reader.commit(reader.read())
-    spool.writer.look_at_clock()
+    spool.writer.look_around()
     spool.writer.append("outcomes", b"second")
     assert 0.0 < spool.oldest_age("outcomes") < 60.0 <= spool.oldest_age("sentry")
     reader.commit(reader.read())

@@ -404,17 +404,54 @@ def test_segments_end_while_others_are_synced_in_the_background(
     assert problems == []
 
 
-def test_sync_notices_a_directory_that_was_removed_and_the_next_append_makes_another(
+def test_a_directory_that_was_removed_is_noticed_and_the_next_append_makes_another(
     make_spool: MakeSpool, root: Path, problems: list[Problem], drain: Drain
 ) -> None:
     spool = make_spool("outcomes")
     spool.writer.append("outcomes", b"removed by somebody")
     shutil.rmtree(root)
-    spool.writer.sync()
+    spool.writer.look_around()
     spool.writer.append("outcomes", b"after")
-    spool.writer.sync()
+    spool.writer.look_around()
     assert drain(spool, "outcomes") == [b"after"]
     assert [problem.kind for problem in problems] == ["directory_vanished"]
+
+
+def test_a_segment_that_was_removed_is_noticed_and_the_next_append_begins_another(
+    make_spool: MakeSpool, root: Path, problems: list[Problem], drain: Drain
+) -> None:
+    """As somebody does who cleans up by hand, or a cleaner of old files; the other series goes on."""
+    spool = make_spool("outcomes")
+    spool.writer.append("failures", b"kept")
+    spool.writer.append("outcomes", b"removed by somebody")
+    [segment] = root.glob("*/outcomes-*.seg")
+    segment.unlink()
+    spool.writer.look_around()
+    spool.writer.append("outcomes", b"after")
+    spool.writer.append("failures", b"kept too")
+    spool.writer.look_around()
+    assert sorted(drain(spool, "outcomes")) == [b"after", b"kept", b"kept too"]
+    assert [(problem.kind, problem.path) for problem in problems] == [("directory_vanished", segment)]
+    assert not spool.writer.unsynced_age or spool.writer.sync() is None
+    spool.relieve()
+    assert spool.space.used == sum(path.stat().st_size for path in root.rglob("*.seg"))
+
+
+def test_a_lock_that_was_removed_is_made_anew_and_the_directory_stays_ours_and_then_the_next_one_s(
+    make_spool: MakeSpool, root: Path, problems: list[Problem], drain: Drain, crash: Callable[[Spool], None]
+) -> None:
+    """A cleaner of old files finds it, and the destinations, as old as the process; the segment is not."""
+    spool, other = make_spool("outcomes"), make_spool("outcomes")
+    spool.writer.append("outcomes", b"frame")
+    [directory] = root.iterdir()
+    (directory / "lock").unlink()
+    (directory / "destinations").unlink()
+    spool.writer.look_around()
+    assert other.adopt() == 0
+    crash(spool)
+    assert other.adopt() == 1
+    assert drain(other, "outcomes") == [b"frame"]
+    assert problems == []
 
 
 def test_an_append_after_close_is_left_for_the_next_process(

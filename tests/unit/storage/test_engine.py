@@ -9,7 +9,8 @@ import pytest
 from sqlalchemy import text
 
 from caseyos_otel.errors import StorageError
-from caseyos_otel.storage.engine import create, parse_url
+from caseyos_otel.settings import load
+from caseyos_otel.storage.engine import create, file_of, parse_url
 from caseyos_otel.storage.failure import StorageUnavailable, translate
 
 HOST = "casey:pa%40ss@db.example:5432/app"
@@ -75,6 +76,36 @@ def test_nothing_is_made_until_the_first_connection(tmp_path: Path) -> None:
         assert connection.execute(text("PRAGMA busy_timeout")).scalar() == 5000
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("name", ["a?b", "a#b", "a%41b", "a?uri=true&b", "a%3Fb?c d#\u00e9", "a@b:c", "?"])
+def test_the_default_database_lies_in_the_state_directory_whatever_that_is_called(name: str, tmp_path: Path) -> None:
+    state = tmp_path / name
+    url = parse_url(load({"CASEYOS_OTEL_STATE_DIR": str(state)}).effective_database_url)
+    with create(url).begin() as connection:
+        connection.execute(text("CREATE TABLE t (x)"))
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (state / "caseyos.db").read_bytes().startswith(b"SQLite format 3")
+    assert (stat.S_IMODE(state.stat().st_mode), stat.S_IMODE((state / "caseyos.db").stat().st_mode)) == (0o700, 0o600)
+    assert file_of(url) == state / "caseyos.db"
+
+
+@pytest.mark.parametrize(
+    ("given", "file"),
+    [
+        ("sqlite:////data/caseyos.db?timeout=3", Path("/data/caseyos.db")),
+        ("sqlite:////a%20b.db", Path("/a%20b.db")),
+        ("sqlite:///file:/a%20b.db?uri=true", Path("/a b.db")),
+        ("sqlite:///file:/a.db?mode=ro&uri=true", None),
+        ("sqlite:///file::memory:?cache=shared&uri=true", None),
+        ("sqlite:///file:name?uri=true", None),
+        ("sqlite://", None),
+        ("sqlite:///:memory:", None),
+        ("postgres://db.example/app", None),
+    ],
+)
+def test_which_file_a_url_names(given: str, file: Path | None) -> None:
+    assert file_of(parse_url(given)) == file
 
 
 def test_a_file_that_cannot_be_made_says_how_to_mend_it(tmp_path: Path) -> None:
