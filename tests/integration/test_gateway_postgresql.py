@@ -113,11 +113,32 @@ class TestDailyRetention:
         assert [first(), second(), first()] == [True, False, False]
         assert self._count(opened) == 0
 
+    def test_it_runs_whatever_the_database_is_set_to(self, postgresql_url: str, tmp_path: Path) -> None:
+        opened = engine.create(engine.parse_url(postgresql_url))
+        schema.upgrade(opened)
+        self._old_outcome(opened)
+        with opened.begin() as connection:
+            connection.execute(text(f"ALTER DATABASE {opened.url.database} SET DateStyle = 'SQL, DMY'"))
+        once = DailyRetention(self._settings(postgresql_url, tmp_path), str)
+        assert [once(), once()] == [True, False]
+        assert self._count(opened) == 0
+        opened.dispose()
+
     def test_it_leaves_the_work_to_whoever_does_it(self, opened: Engine, database_url: str, tmp_path: Path) -> None:
         self._old_outcome(opened)
         assert lease.take(opened, WORK, "another", HELD_FOR)
         assert not DailyRetention(self._settings(database_url, tmp_path), str, "this")()
         assert self._count(opened) == 1
+
+    def test_every_gateway_forgets_what_it_set_aside_too_long_ago_once_a_day(self, tmp_path: Path) -> None:
+        settings = self._settings("postgresql://nobody@127.0.0.1:1/nothing", tmp_path)
+        at = settings.spool_path / "set-aside.jsonl"
+        at.parent.mkdir(parents=True)
+        daily = DailyRetention(settings, str)
+        for left in (False, True):
+            at.write_text('{"set_aside_at": 1.0, "reason": "undeclared", "event": "a"}\n')
+            assert not daily()
+            assert at.exists() is left
 
     def test_a_database_that_is_away_is_no_fault(self, tmp_path: Path) -> None:
         settings = self._settings("postgresql://nobody@127.0.0.1:1/nothing", tmp_path)

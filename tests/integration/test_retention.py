@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 import uuid_utils
 from sqlalchemy import Engine, Table, event, select, text
@@ -16,13 +17,15 @@ from typer.testing import CliRunner
 
 from caseyos_otel.cli import checkup
 from caseyos_otel.cli.app import app
-from caseyos_otel.events.field import Privacy
+from caseyos_otel.errors import StorageError
+from caseyos_otel.events.declared import parse
+from caseyos_otel.events.field import Privacy, parse_timestamp
 from caseyos_otel.events.model import Event, optional, required
-from caseyos_otel.events.outcome import OutcomeReplyReceived
+from caseyos_otel.events.outcome import OutcomeMeetingBooked, OutcomeReplyReceived
 from caseyos_otel.events.recommendation import RecommendationDismissed
 from caseyos_otel.events.record import EventRecord
 from caseyos_otel.events.registry import registry
-from caseyos_otel.privacy import retention
+from caseyos_otel.privacy import batches, months, retention
 from caseyos_otel.privacy.retention import Policy
 from caseyos_otel.redaction.pseudonyms import Pseudonyms
 from caseyos_otel.storage import health, partitions, schema
@@ -33,6 +36,7 @@ from caseyos_otel.storage.writer import Writer
 Make = Callable[..., EventRecord]
 NOW = datetime.now(UTC)
 REPLY = OutcomeReplyReceived.declaration
+MEETING = OutcomeMeetingBooked.declaration
 DISMISSED = RecommendationDismissed.declaration
 pseudonym = Pseudonyms(b"the key of these tests").of
 
@@ -175,16 +179,22 @@ def test_hashes_are_not_hashed_again(engine: Engine, record_of: Make) -> None:
     assert row_of(engine, record.event_id)["properties"]["notary"] == witness
 
 
-def test_of_an_event_that_nobody_declares_any_more_every_address_goes(
+def test_of_an_event_that_nobody_declares_here_every_text_becomes_a_hash_and_the_report_names_it(
     engine: Engine, record_of: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    record = aged(
-        record_of, ContractWitnessed.declaration, 91, witness="bob@acme.example", remark="ask bob@acme.example"
-    )
-    store(engine, [record])
-    monkeypatch.setattr(registry, "get", lambda name: None)
-    retention.run(engine, policy(), pseudonym)
-    assert "@" not in json.dumps(row_of(engine, record.event_id), default=str)
+    fields = {"signer": "ann@acme.example", "witness": "bob@acme.example", "notary": "Carl Notary", "user_id": "casey"}
+    record = aged(record_of, ContractWitnessed.declaration, 91, **fields)
+    store(engine, [record, aged(record_of, REPLY, 91)])
+    monkeypatch.setattr(registry, "get", lambda name: REPLY if name == REPLY.name else None)
+    foreseen = retention.due(engine, policy())
+    report = retention.run(engine, policy(), pseudonym)
+    assert report.undeclared == foreseen.undeclared == {"contract_witnessed": 1}
+    assert (report.outcomes_anonymised, report.failures) == (2, [])
+    assert "(contract_witnessed)" in report.remarks[0]
+    row = row_of(engine, record.event_id)
+    assert (row["contact_email"], row["user_id"]) == (pseudonym("ann@acme.example"), "casey")
+    assert row["properties"]["notary"] == pseudonym("Carl Notary")
+    assert row["anonymised_at"] >= NOW
 
 
 def test_another_key_than_the_services_is_noticed(engine: Engine, record_of: Make) -> None:
@@ -196,7 +206,7 @@ def test_another_key_than_the_services_is_noticed(engine: Engine, record_of: Mak
 
 
 def test_more_rows_than_a_batch_all_go(engine: Engine, record_of: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retention, "BATCH", 7)
+    monkeypatch.setattr(batches, "BATCH", 7)
     store(engine, [aged(record_of, declaration, 95) for declaration in (DISMISSED, REPLY) for _ in range(30)])
     seen: list[int] = []
     report = retention.run(engine, policy(), pseudonym, seen.append)
@@ -205,7 +215,7 @@ def test_more_rows_than_a_batch_all_go(engine: Engine, record_of: Make, monkeypa
 
 
 def test_writers_go_on_while_it_runs(engine: Engine, record_of: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retention, "BATCH", 50)
+    monkeypatch.setattr(batches, "BATCH", 50)
     store(
         engine, [aged(record_of, declaration, 91 + n % 200) for declaration in (DISMISSED, REPLY) for n in range(1500)]
     )
@@ -258,7 +268,7 @@ def test_on_postgresql_no_batch_makes_a_writer_wait(postgresql_url: str, record_
 
 
 def test_two_runs_at_once_do_no_harm(engine: Engine, record_of: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retention, "BATCH", 20)
+    monkeypatch.setattr(batches, "BATCH", 20)
     store(engine, [aged(record_of, declaration, 95) for declaration in (DISMISSED, REPLY) for _ in range(200)])
     failures: list[Exception] = []
 
@@ -309,7 +319,7 @@ def test_on_postgresql_a_month_that_is_over_goes_whole(postgresql_url: str, reco
 def test_a_month_that_is_in_use_is_emptied_row_by_row(
     postgresql_url: str, record_of: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(retention, "_TRIES_TO_DROP", 1)
+    monkeypatch.setattr(months, "_TRIES_TO_DROP", 1)
     engine, reader = create(parse_url(postgresql_url)), create(parse_url(postgresql_url))
     schema.upgrade(engine)
     old = aged(record_of, DISMISSED, 130)
@@ -323,6 +333,63 @@ def test_a_month_that_is_in_use_is_emptied_row_by_row(
     assert retention.run(engine, policy(), pseudonym).partitions_dropped == [name]
     engine.dispose()
     reader.dispose()
+
+
+def test_a_month_that_a_view_depends_on_is_emptied_row_by_row_and_the_rest_is_done(
+    postgresql_url: str, record_of: Make
+) -> None:
+    engine = create(parse_url(postgresql_url))
+    schema.upgrade(engine)
+    old, older = aged(record_of, DISMISSED, 130), aged(record_of, DISMISSED, 200)
+    name, other = (make_partition(engine, record) for record in (old, older))
+    reply = aged(record_of, REPLY, 91, recipient="john@acme.example")
+    store(engine, [old, older, reply])
+    with engine.begin() as connection:
+        connection.execute(text(f"CREATE VIEW month AS SELECT * FROM {name}"))
+    report = retention.run(engine, policy(), pseudonym)
+    assert (report.events_deleted, report.partitions_dropped, report.outcomes_anonymised) == (2, [other], 1)
+    [note] = report.notes
+    assert note.startswith(f"{name} is not dropped (DependentObjectsStillExist: ")
+    assert report.failures == []
+    assert health.read(engine).last_retention is not None
+    engine.dispose()
+
+
+STEPS = {
+    "old events": "DELETE FROM events",
+    "old outcomes": "DELETE FROM outcome_events",
+    "addresses in outcomes": "UPDATE outcome_events",
+    "the memory of this run": "INSERT INTO caseyos_otel_retention",
+}
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_step_that_fails_stops_no_other_one_and_the_run_counts_as_missing(
+    engine: Engine, record_of: Make, step: str
+) -> None:
+    store(engine, [aged(record_of, DISMISSED, 91), aged(record_of, REPLY, 91), aged(record_of, REPLY, 366)])
+
+    def fail(_connection: object, _cursor: object, executed: str, *_: object) -> None:
+        if executed.startswith(STEPS[step]):
+            raise StorageError("this one not")
+
+    event.listen(engine, "before_cursor_execute", fail)
+    report = retention.run(engine, policy(), pseudonym)
+    assert report.failures == [f"{step}: this one not"]
+    assert report.rows == (3 if step == "the memory of this run" else 2)
+    assert health.read(engine).last_retention is None
+    event.remove(engine, "before_cursor_execute", fail)
+    assert retention.run(engine, policy(), pseudonym).failures == []
+    assert retention.due(engine, policy()).rows == 0
+
+
+def test_what_a_failure_says_repeats_no_value(engine: Engine, record_of: Make) -> None:
+    store(engine, [aged(record_of, REPLY, 91, recipient="john@acme.example")])
+
+    def fails(value: str) -> str:
+        raise ValueError(value)
+
+    assert retention.run(engine, policy(), fails).failures == ["addresses in outcomes: ValueError"]
 
 
 def test_a_run_is_remembered_and_a_missing_one_is_late_two_days_after_it_was_due(
@@ -374,6 +441,136 @@ def test_the_command_reports_what_it_does_and_doctor_sees_that_it_was_late(engin
     assert done.exit_code == 0
     assert "Outcomes: 1 deleted, 1 anonymised." in done.stdout
     assert doctor()["retention"] == {"state": "ok", "detail": "last run: 0 h ago", "mend": ""}
+
+
+HOOKS = """
+events:
+  garage_rented:
+    otel: acme.garage.rented
+    outcome: true
+    fields:
+      garage_id: {level: required}
+      tenant: {privacy: person}
+"""
+
+
+@pytest.mark.usefixtures("environment")
+def test_the_command_knows_the_events_that_are_declared_in_yaml(
+    engine: Engine, record_of: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [garage] = parse(HOOKS, "here")
+    record = aged(record_of, garage.declaration, 95, garage_id="g1", tenant="Carl Tenant")
+    store(engine, [record])
+    (tmp_path / "events.yaml").write_text(HOOKS)
+    monkeypatch.setenv("CASEYOS_OTEL_HOOKS", str(tmp_path / "events.yaml"))
+    _forget(monkeypatch)
+    done = CliRunner().invoke(app, ["retention", "run", "--json"])
+    assert (done.exit_code, json.loads(done.stdout)["undeclared"]) == (0, {})
+    assert row_of(engine, record.event_id)["properties"] == {"garage_id": "g1", "tenant": pseudonym("Carl Tenant")}
+
+
+@pytest.mark.usefixtures("environment")
+def test_the_command_removes_what_any_service_set_aside_on_this_host_90_days_ago(tmp_path: Path) -> None:
+    spools = [tmp_path / "state" / "spool" / name for name in ("api", "worker")]
+    young, old = set_aside_files(spools[0], (89, 91)), set_aside_files(spools[1], (91,))
+    command = CliRunner()
+    dry = command.invoke(app, ["retention", "run", "--dry-run", "--json"])
+    assert json.loads(dry.stdout)["set_aside_deleted"] == 2
+    assert (len(young.read_text().splitlines()), old.exists()) == (2, True)
+    done = command.invoke(app, ["retention", "run"])
+    assert "Set aside on this host: 2 deleted." in done.stdout
+    [left] = spools[0].glob("set-aside*.jsonl")
+    assert json.loads(left.read_text())["event"] == "89"
+    assert not old.exists()
+
+
+def set_aside_files(spool: Path, ages: tuple[int, ...]) -> Path:
+    spool.mkdir(parents=True)
+    at = spool / "set-aside.jsonl"
+    entries = [
+        {"set_aside_at": NOW.timestamp() - age * 86400, "reason": "undeclared", "event": str(age)} for age in ages
+    ]
+    at.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+    return at
+
+
+def test_what_was_set_aside_goes_though_the_database_is_away(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    at = set_aside_files(tmp_path / "spool" / "api", (91,))
+    monkeypatch.setenv("CASEYOS_OTEL_STATE_DIR", str(tmp_path))
+    done = CliRunner().invoke(app, ["retention", "run", "--json", "--url", "postgresql://casey@127.0.0.1:1/app"])
+    report = json.loads(done.stdout)
+    assert (done.exit_code, report["set_aside_deleted"]) == (1, 1)
+    assert "refused" in report["failures"][0]
+    assert not at.exists()
+
+
+@pytest.mark.usefixtures("environment")
+def test_the_command_ends_with_status_1_if_a_step_fails_and_says_which(
+    engine: Engine, record_of: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store(engine, [aged(record_of, DISMISSED, 95), aged(record_of, REPLY, 95)])
+    monkeypatch.setattr(retention, "_anonymise_old", lambda *_: iter([1 // 0]))
+    for form in ([], ["--json"]):
+        done = CliRunner().invoke(app, ["retention", "run", *form])
+        assert (done.exit_code, "addresses in outcomes: ZeroDivisionError" in done.output) == (1, True)
+    assert ids(engine, events) == set()
+
+
+@pytest.mark.usefixtures("environment")
+def test_a_file_of_declarations_that_cannot_be_read_is_told_with_status_1_and_no_text_stays_plain(
+    engine: Engine, record_of: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [garage] = parse(HOOKS, "here")
+    record = aged(record_of, garage.declaration, 95, garage_id="g1", tenant="Carl Tenant")
+    store(engine, [record])
+    monkeypatch.setenv("CASEYOS_OTEL_HOOKS", "/no/such.yaml")
+    done = CliRunner().invoke(app, ["retention", "run"])
+    assert done.exit_code == 1
+    assert "/no/such.yaml cannot be read" in done.stderr
+    assert "(garage_rented)" in done.stdout
+    assert "Carl" not in repr(row_of(engine, record.event_id))
+
+
+def _forget(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test declares by a file, the next one does not know."""
+    for names in ("_by_name", "_by_otel_name"):
+        monkeypatch.setattr(registry, names, dict(getattr(registry, names)))
+
+
+ELSEWHERE = [
+    ("TimeZone", "Asia/Tokyo", "9999-12-31T23:59:59Z"),
+    ("TimeZone", "America/Los_Angeles", "0001-01-01T00:00:00Z"),
+    ("DateStyle", "SQL, DMY", "2026-01-24T14:00:00Z"),
+]
+
+
+@pytest.mark.parametrize(("setting", "value", "moment"), ELSEWHERE)
+def test_no_moment_and_no_setting_of_a_database_stops_it(
+    postgresql_url: str, record_of: Make, tmp_path: Path, setting: str, value: str, moment: str
+) -> None:
+    upgraded(postgresql_url)
+    with psycopg.connect(postgresql_url, autocommit=True) as connection:
+        connection.execute(f"ALTER DATABASE {connection.info.dbname} SET {setting} = '{value}'")  # type: ignore[arg-type]
+    engine = create(parse_url(postgresql_url))
+    meeting = aged(record_of, MEETING, 95, meeting_time=parse_timestamp(moment), recipient="ann@acme.example")
+    store(engine, [meeting, aged(record_of, REPLY, 370), aged(record_of, DISMISSED, 95)])
+    environ = {"CASEYOS_OTEL_DATABASE_URL": postgresql_url, "CASEYOS_OTEL_STATE_DIR": str(tmp_path)}
+    command = CliRunner(env=environ)
+    doctor = json.loads(command.invoke(app, ["doctor", "--json"]).stdout)
+    assert doctor["broken"] == ["retention: last run: never; rows are 280 days over their time"]
+    done = command.invoke(app, ["retention", "run"])
+    assert (done.exit_code, done.stdout.splitlines()[1]) == (0, "Outcomes: 1 deleted, 1 anonymised.")
+    assert command.invoke(app, ["doctor"]).exit_code == 0
+    with psycopg.connect(postgresql_url, options="-c timezone=UTC -c datestyle=ISO") as connection:
+        rows = connection.execute("SELECT contact_email, meeting_time::text FROM outcome_events").fetchall()
+    assert [(address[:2], text) for address, text in rows] == [("h_", moment.replace("T", " ").replace("Z", "+00"))]
+    engine.dispose()
+
+
+def upgraded(url: str) -> None:
+    engine = create(parse_url(url))
+    schema.upgrade(engine)
+    engine.dispose()
 
 
 def test_a_database_that_is_away_is_told_with_status_1(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -138,14 +138,17 @@ def _to_be_made(path: Path) -> str:
 
 
 def _outcomes(in_force: Settings) -> Result:
+    from caseyos_otel.cli import storable
     from caseyos_otel.storage import engine, health, schema
 
     try:
         url = engine.parse_url(in_force.effective_database_url)
-        opened = engine.create(url)
         shown = _masked(url.render_as_string())
+        if (found := storable.hindrance(url, in_force.event_store)) is not None:
+            return _broken(f"{shown}: {found[0]}", found[1])
         if (file := engine.file_of(url)) is not None and not os.path.exists(file):  # noqa: PTH110  # never raises
             return _at_first_use(file, shown)
+        opened = storable.opened(url)
         if not schema.is_current(opened):
             if opened.dialect.name == "sqlite":  # made, and migrated, at first use
                 return _ok(shown)
@@ -174,11 +177,12 @@ def _at_first_use(file: Path, shown: str) -> Result:
 
 def _retention(in_force: Settings) -> Result:
     """Only asked where the database answers."""
+    from caseyos_otel.cli import storable
     from caseyos_otel.privacy import retention
     from caseyos_otel.storage import engine, health, schema
 
     url = engine.parse_url(in_force.effective_database_url)
-    opened = engine.create(url)
+    opened = storable.opened(url)
     if ((file := engine.file_of(url)) is not None and not file.exists()) or not schema.is_current(opened):
         return _ok("nothing is stored yet")
     now = datetime.now(UTC)

@@ -12,6 +12,7 @@ from sqlalchemy import Engine
 
 from caseyos_otel import diagnostics
 from caseyos_otel.errors import StorageError
+from caseyos_otel.pipeline import set_aside
 from caseyos_otel.privacy import retention
 from caseyos_otel.settings import Settings
 from caseyos_otel.storage import engine, health, lease, schema
@@ -31,9 +32,11 @@ class DailyRetention:
         self._pseudonym = pseudonym
         self._holder = holder or f"{socket.gethostname()}:{os.getpid()}"
         self._engine: Engine | None = None
+        self._forget_again = datetime.min.replace(tzinfo=UTC)
 
     def __call__(self) -> bool:
-        """Run if it is due and nobody else does it; whether it ran. A database that is away is tried again next time."""
+        """Run if it is due and nobody else does it; whether all of it was done. What was not is tried again next time."""
+        self._forget(datetime.now(UTC))
         try:
             return self._run_if_due(self._opened())
         except StorageError as error:
@@ -43,9 +46,19 @@ class DailyRetention:
             if self._engine is not None:
                 self._engine.dispose()
 
+    def _forget(self, now: datetime) -> None:
+        """What is set aside is on this host: once a day, whoever has the lease."""
+        if now < self._forget_again:
+            return
+        self._forget_again = now + RUN_EVERY
+        try:
+            set_aside.forget(self._settings.spool_path, (now - retention.PLAIN_FOR).timestamp())
+        except OSError as error:
+            diagnostics.warn(f"retention: what is set aside cannot be removed: {error.strerror}")
+
     def _opened(self) -> Engine:
         if self._engine is None:
-            self._engine = engine.create(engine.parse_url(self._settings.owner_database_url))
+            self._engine = retention.in_utc(engine.create(engine.parse_url(self._settings.owner_database_url)))
         return self._engine
 
     def _run_if_due(self, opened: Engine) -> bool:
@@ -62,7 +75,9 @@ class DailyRetention:
                 opened, retention.Policy.of(*days, now), self._pseudonym, lambda _: self._renew(opened)
             )
             diagnostics.logger.info("retention: %d rows deleted or made anonymous", report.rows)
-            return True
+            for remark in report.remarks + report.failures:
+                diagnostics.warn(f"retention: {remark}")
+            return not report.failures
         finally:
             lease.give_back(opened, WORK, self._holder)
 

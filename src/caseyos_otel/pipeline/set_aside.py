@@ -156,6 +156,35 @@ def rewrite(path: Path, left: Iterable[Mapping[str, Any]]) -> None:
     fresh.replace(path)
 
 
+def expired(directory: Path, before: float) -> int:
+    """How many entries were set aside before a moment, in seconds since 1970."""
+    return sum(old for path in files(directory) for _, old in _aged(path, before))
+
+
+def forget(directory: Path, before: float) -> int:
+    """Remove those, and say how many; what a replay has in hand at this moment stays for the next time."""
+    if not expired(directory, before):
+        return 0
+    gone = 0
+    with claimed(directory) as paths:
+        for path in paths:
+            aged = list(_aged(path, before))
+            left = [entry for entry, old in aged if not old]
+            gone += len(aged) - len(left)
+            if len(left) < len(aged):
+                rewrite(path, left)
+    return gone
+
+
+def _aged(path: Path, before: float) -> Iterator[tuple[dict[str, Any], bool]]:
+    """The entries of a file, and whether each is older; one that has no time is as old as the one before it."""
+    moment = path.stat().st_mtime
+    for entry in entries(path):
+        said = entry.get("set_aside_at")
+        moment = said if isinstance(said, int | float) else moment
+        yield entry, moment < before
+
+
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[int]:
     """A descriptor to append by. A replay renames the file under the same lock: nothing is written to one that is read."""

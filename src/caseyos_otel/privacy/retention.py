@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import Connection, Engine, Table, column, delete, exc, func, select, text, update
+from sqlalchemy import Connection, Engine, column, delete, event, exc, func, select, text, update
 from sqlalchemy import table as named
 
+from caseyos_otel.errors import StorageError
 from caseyos_otel.events.registry import registry
-from caseyos_otel.privacy.anonymise import Pseudonym, anonymised
+from caseyos_otel.privacy import batches, months
+from caseyos_otel.privacy.anonymise import READ, Pseudonym, anonymised
 from caseyos_otel.storage import partitions
-from caseyos_otel.storage.failure import first_line, translate
+from caseyos_otel.storage.failure import translate
 from caseyos_otel.storage.health import Health
 from caseyos_otel.storage.tables import events, outcome_events, retention_runs
 
-ANONYMISE_AFTER_DAYS: Final = 90
-BATCH: Final = 500
-"""Rows a transaction: some milliseconds on either database."""
+PLAIN_FOR: Final = timedelta(days=90)
+"""How long an address or a name may stay as it is."""
 LATE_AFTER: Final = timedelta(days=2)
 _RUNS_KEPT: Final = timedelta(days=365)
-_LOCK: Final = 0x0CA5E790
-"""Key of the advisory lock that one batch at a time holds: two runs at once never wait for each other's rows."""
-_TRIES_TO_DROP: Final = 10
+_UTC: Final = text("SELECT set_config('TimeZone', 'UTC', true), set_config('DateStyle', 'ISO', true)")
+"""For one transaction: behind PgBouncer the session is somebody else's next."""
+
+_ANOTHER_KEY: Final = (
+    "hashes made now differ from those made when the events were stored: set CASEYOS_OTEL_PII_KEY (or "
+    "CASEYOS_OTEL_STATE_DIR) here as in the service; contact_email became contact_hash all the same"
+)
 
 Progress = Callable[[int], object]
 
@@ -45,7 +48,7 @@ class Policy:
         return cls(
             now - timedelta(days=event_days) if event_days else None,
             now - timedelta(days=outcome_days) if outcome_days else None,
-            now - timedelta(days=ANONYMISE_AFTER_DAYS),
+            now - PLAIN_FOR,
         )
 
 
@@ -56,13 +59,31 @@ class Report:
     events_deleted: int = 0
     outcomes_deleted: int = 0
     outcomes_anonymised: int = 0
+    undeclared: dict[str, int] = field(default_factory=dict)
+    """Of those made anonymous, how many of each event that nobody declares here: every text in them became a hash."""
+    set_aside_deleted: int = 0
+    """Entries of this host's spool directory."""
     partitions_dropped: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
 
     @property
     def rows(self) -> int:
         """Rows that went or changed."""
         return self.events_deleted + self.outcomes_deleted + self.outcomes_anonymised
+
+    @property
+    def remarks(self) -> list[str]:
+        """What somebody should know, one sentence each."""
+        return [*self.notes, *self._about_undeclared()]
+
+    def _about_undeclared(self) -> Iterator[str]:
+        if self.undeclared:
+            yield (
+                f"{sum(self.undeclared.values())} of these outcomes are of events that nobody declares here "
+                f"({', '.join(sorted(self.undeclared))}): every text in them counts as a name and becomes a hash; to keep "
+                "what is not personal, name their YAML in CASEYOS_OTEL_HOOKS, or install the service's package, where this runs"
+            )
 
 
 def due(engine: Engine, policy: Policy) -> Report:
@@ -74,7 +95,7 @@ def due(engine: Engine, policy: Policy) -> Report:
     report = Report()
     try:
         with engine.connect() as connection:
-            report.partitions_dropped = _past(connection, policy.events_before)
+            report.partitions_dropped = months.past(connection, policy.events_before)
             # a month that goes whole may hold rows whose own time is later than that of their id
             for name in report.partitions_dropped:
                 report.events_deleted += _count(connection, name) - _count(connection, name, policy.events_before)
@@ -82,8 +103,8 @@ def due(engine: Engine, policy: Policy) -> Report:
                 report.events_deleted += _count(connection, events.name, policy.events_before)
             if policy.outcomes_before is not None:
                 report.outcomes_deleted = _count(connection, outcome_events.name, policy.outcomes_before)
-            still = _not_anonymised(policy)
-            report.outcomes_anonymised = connection.scalar(select(func.count()).where(*still)) or 0
+            for name, rows in _plain(connection, policy):
+                _count_anonymised(report, name, rows)
     except exc.DBAPIError as error:
         raise translate(error) from None
     return report
@@ -92,29 +113,32 @@ def due(engine: Engine, policy: Policy) -> Report:
 def run(engine: Engine, policy: Policy, pseudonym: Pseudonym, progress: Progress = lambda rows: None) -> Report:
     """Do what is due. Each batch is a transaction of its own, and writers get as much time as it took.
 
-    `progress` gets the number of rows after each. What is interrupted goes on with the next run.
-
-    Raises:
-        StorageUnavailable: the database went away; what was done is done.
+    `progress` gets the number of rows after each. What is interrupted goes on with the next run. A step that fails is
+    one of the report's `failures`; the others are done all the same, and the run is not remembered as one.
     """
     report = Report()
-    try:
-        _drop_past(engine, policy, report, progress)
-        for rows in _delete_old(engine, events, policy.events_before):
-            report.events_deleted += rows
-            progress(rows)
-        for rows in _delete_old(engine, outcome_events, policy.outcomes_before):
-            report.outcomes_deleted += rows
-            progress(rows)
-        for rows in _anonymise_old(engine, policy, pseudonym, report):
-            report.outcomes_anonymised += rows
-            progress(rows)
-        if engine.dialect.name == "postgresql":
-            partitions.ensure(engine, partitions.wanted((), datetime.now(UTC).date()))
-        _remember(engine, report)
-    except exc.DBAPIError as error:
-        raise translate(error) from None
+    steps: dict[str, Callable[[], Iterator[int]]] = {
+        "months of events that are over": lambda: _drop_past(engine, policy, report),
+        "old events": lambda: _delete_events(engine, policy, report),
+        "old outcomes": lambda: _delete_outcomes(engine, policy, report),
+        "addresses in outcomes": lambda: _anonymise_old(engine, policy, pseudonym, report),
+        "the partitions of this month and the next": lambda: _make_partitions(engine),
+    }
+    for what, step in steps.items():
+        _try(what, step, report, progress)
+    if not report.failures:
+        _try("the memory of this run", lambda: _remember(engine, report), report, progress)
     return report
+
+
+def in_utc(engine: Engine) -> Engine:
+    """The same, with moments that PostgreSQL writes in UTC and in ISO's way, whatever role and database are set to.
+
+    In another zone some moments of the years 1 and 9999 have no datetime; written in another way, none has.
+    """
+    if engine.dialect.name == "postgresql":
+        event.listen(engine, "begin", lambda connection: connection.execute(_UTC))
+    return engine
 
 
 def late(engine: Engine, policy: Policy, health: Health, now: datetime) -> timedelta | None:
@@ -133,99 +157,54 @@ def late(engine: Engine, policy: Policy, health: Health, now: datetime) -> timed
     return waiting if waiting > LATE_AFTER else None
 
 
-# -- whole months ------------------------------------------------------------------------------------------------
+# -- steps -------------------------------------------------------------------------------------------------------
 
 
-def _past(connection: Connection, before: datetime | None) -> list[str]:
-    """Partitions whose month was over at that moment."""
-    if before is None or connection.dialect.name != "postgresql":
-        return []
-    months = {name: partitions.month_named(name) for name in partitions.names(connection)}
-    return sorted(n for n, month in months.items() if month is not None and _end(month) <= before)
+def _try(what: str, step: Callable[[], Iterator[int]], report: Report, progress: Progress) -> None:
+    """One step; whatever stops it, the next one comes."""
+    try:
+        for rows in step():
+            progress(rows)
+    except Exception as error:
+        # the text of an error that is not the database's may repeat a value
+        why = translate(error) if isinstance(error, exc.SQLAlchemyError | StorageError) else type(error).__name__
+        report.failures.append(f"{what}: {why}")
 
 
-def _end(month: date) -> datetime:
-    after = partitions.following(month)
-    return datetime(after.year, after.month, 1, tzinfo=UTC)
-
-
-def _drop_past(engine: Engine, policy: Policy, report: Report, progress: Progress) -> None:
+def _drop_past(engine: Engine, policy: Policy, report: Report) -> Iterator[int]:
     with engine.connect() as connection:
-        past = {name: _count(connection, name) for name in _past(connection, policy.events_before)}
+        past = {name: _count(connection, name) for name in months.past(connection, policy.events_before)}
     for name, rows in past.items():
-        if refusal := _drop(engine, name):
+        if refusal := months.drop(engine, name):
             report.notes.append(f"{name} is not dropped ({refusal}): its rows are deleted one by one")
             continue
         report.partitions_dropped.append(name)
         report.events_deleted += rows
-        progress(rows)
+        yield rows
 
 
-def _drop(engine: Engine, name: str) -> str:
-    """Drop a partition; why not, where it cannot be. Writers wait for the lock as we do: a fifth of a second at most."""
-    for attempt in range(_TRIES_TO_DROP):
-        try:
-            with engine.begin() as connection:
-                connection.execute(text("SET LOCAL lock_timeout = '200ms'"))
-                connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": partitions.LOCK})
-                connection.execute(text(f"DROP TABLE IF EXISTS {name}"))
-            return ""
-        except exc.OperationalError as error:
-            if getattr(error.orig, "sqlstate", None) != "55P03":  # lock_not_available
-                raise
-            refusal = "it is in use"
-            time.sleep(0.2 * (attempt + 1))
-        except exc.ProgrammingError as error:
-            return first_line(error)
-    return refusal
+def _delete_events(engine: Engine, policy: Policy, report: Report) -> Iterator[int]:
+    for rows in batches.delete_old(engine, events, policy.events_before):
+        report.events_deleted += rows
+        yield rows
 
 
-# -- single rows -------------------------------------------------------------------------------------------------
+def _delete_outcomes(engine: Engine, policy: Policy, report: Report) -> Iterator[int]:
+    for rows in batches.delete_old(engine, outcome_events, policy.outcomes_before):
+        report.outcomes_deleted += rows
+        yield rows
 
 
-def _delete_old(engine: Engine, table: Table, before: datetime | None) -> Iterator[int]:
-    if before is None:
-        return
-    with engine.connect() as connection:
-        names = list(_names(connection, table))
-    for name in names:
-        old = select(table.c.event_id).where(table.c.event == name, table.c.occurred_at < before).limit(BATCH)
-        while True:
-            began = time.monotonic()
-            with _batch(engine) as connection:
-                ids = list(connection.scalars(old))
-                deleted = connection.execute(delete(table).where(table.c.event_id.in_(ids))).rowcount if ids else 0
-            if not deleted:
-                break
-            yield deleted
-            _let_others_write(began)
-
-
-def _names(connection: Connection, table: Table) -> Iterator[str]:
-    """The names of the events in a table, by steps through its index rather than by reading all of it."""
-    name = connection.scalar(select(func.min(table.c.event)))
-    while name is not None:
-        yield name
-        name = connection.scalar(select(func.min(table.c.event)).where(table.c.event > name))
+def _make_partitions(engine: Engine) -> Iterator[int]:
+    if engine.dialect.name == "postgresql":
+        partitions.ensure(engine, partitions.wanted((), datetime.now(UTC).date()))
+    return iter(())
 
 
 def _count(connection: Connection, name: str, before: datetime | None = None) -> int:
     counted = named(name, column("occurred_at", events.c.occurred_at.type))
     rows = select(func.count()).select_from(counted)
     return connection.scalar(rows if before is None else rows.where(counted.c.occurred_at < before)) or 0
-
-
-@contextmanager
-def _batch(engine: Engine) -> Iterator[Connection]:
-    with engine.begin() as connection:
-        if connection.dialect.name == "postgresql":
-            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
-        yield connection
-
-
-def _let_others_write(began: float) -> None:
-    """SQLite has one writer at a time, and one that waits looks again after a tenth of a second."""
-    time.sleep(min(time.monotonic() - began, 0.1))
 
 
 # -- outcomes that stay ------------------------------------------------------------------------------------------
@@ -238,27 +217,39 @@ def _not_anonymised(policy: Policy) -> tuple[Any, ...]:
     return (outcome_events.c.anonymised_at.is_(None), moment < policy.plain_before, *stays)
 
 
+def _plain(connection: Connection, policy: Policy) -> list[tuple[str, int]]:
+    """How many outcomes of which event are to be made anonymous."""
+    by_name = outcome_events.c.event
+    counted = select(by_name, func.count()).where(*_not_anonymised(policy)).group_by(by_name)
+    return [(name, rows) for name, rows in connection.execute(counted)]
+
+
+def _count_anonymised(report: Report, name: str, rows: int = 1) -> None:
+    report.outcomes_anonymised += rows
+    if registry.get(name) is None:
+        report.undeclared[name] = report.undeclared.get(name, 0) + rows
+
+
 def _anonymise_old(engine: Engine, policy: Policy, pseudonym: Pseudonym, report: Report) -> Iterator[int]:
-    old = select(outcome_events).where(*_not_anonymised(policy)).limit(BATCH)
-    while True:
-        began = time.monotonic()
-        with _batch(engine) as connection:
+    read = (outcome_events.c[name] for name in READ)
+    old = select(*read).where(*_not_anonymised(policy)).limit(batches.BATCH)
+    more = True
+    while more:
+        with batches.batch(engine) as connection:
             rows = connection.execute(old).mappings().all()
             for row in rows:
                 _anonymise(connection, dict(row), pseudonym, report)
-        if not rows:
-            return
+        for row in rows:
+            _count_anonymised(report, row["event"])
         yield len(rows)
-        _let_others_write(began)
+        more = bool(rows)
 
 
 def _anonymise(connection: Connection, row: Mapping[str, Any], pseudonym: Pseudonym, report: Report) -> None:
     address = row["contact_email"]
-    if address is not None and pseudonym(address) != row["contact_hash"] and not report.notes:
-        report.notes.append(
-            "hashes made now differ from those made when the events were stored: set CASEYOS_OTEL_PII_KEY (or "
-            "CASEYOS_OTEL_STATE_DIR) here as in the service; contact_email became contact_hash all the same"
-        )
+    another_key = address is not None and pseudonym(address) != row["contact_hash"]
+    if another_key and _ANOTHER_KEY not in report.notes:
+        report.notes.append(_ANOTHER_KEY)
     changed = anonymised(registry.get(row["event"]), row, pseudonym)
     of_row = outcome_events.c.event_id == row["event_id"]
     connection.execute(update(outcome_events).where(of_row).values(**changed, anonymised_at=datetime.now(UTC)))
@@ -267,7 +258,7 @@ def _anonymise(connection: Connection, row: Mapping[str, Any], pseudonym: Pseudo
 # -- what is remembered ------------------------------------------------------------------------------------------
 
 
-def _remember(engine: Engine, report: Report) -> None:
+def _remember(engine: Engine, report: Report) -> Iterator[int]:
     now = datetime.now(UTC)
     row = {
         "finished_at": now,
@@ -278,6 +269,7 @@ def _remember(engine: Engine, report: Report) -> None:
     with engine.begin() as connection:
         connection.execute(delete(retention_runs).where(retention_runs.c.finished_at < now - _RUNS_KEPT))
         connection.execute(retention_runs.insert().values(row))
+    return iter(())
 
 
 def _overdue(connection: Connection, policy: Policy) -> Iterator[timedelta]:
@@ -285,7 +277,7 @@ def _overdue(connection: Connection, policy: Policy) -> Iterator[timedelta]:
     for table, before in ((events, policy.events_before), (outcome_events, policy.outcomes_before)):
         if before is None:
             continue
-        for name in list(_names(connection, table)):
+        for name in list(batches.names(connection, table)):
             oldest = connection.scalar(select(func.min(table.c.occurred_at)).where(table.c.event == name))
             if oldest is not None:
                 yield before - oldest

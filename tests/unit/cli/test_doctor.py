@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -121,6 +123,80 @@ def test_a_place_that_cannot_be_written_is_broken_and_the_variable_that_mends_it
     assert str(below) in found["detail"]
     assert variable in found["mend"]
     assert [text.partition(":")[0] for text in ran.json["broken"]] == [name]
+
+
+def test_doctor_makes_no_database_and_leaves_one_that_is_there_as_it_is(run: Run, state: Path, tmp_path: Path) -> None:
+    assert run("doctor").exit_code == 0
+    assert not (state / "caseyos.db").exists()
+    path = tmp_path / "theirs.db"
+    run_sql(path, "CREATE TABLE t (a)")
+    before = path.read_bytes()
+    assert run("doctor", CASEYOS_OTEL_DATABASE_URL=f"sqlite:///{path}").exit_code == 0
+    assert path.read_bytes() == before
+
+
+def run_sql(path: Path, *statements: str) -> None:
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        for statement in statements:
+            connection.execute(statement)
+
+
+@pytest.mark.parametrize("name", ["events", "outcome_events"])
+def test_a_database_with_a_table_of_our_name_that_is_not_ours_is_broken(name: str, run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "theirs.db"
+    run_sql(path, f"CREATE TABLE {name} (a)")
+    ran = run("doctor", "--json", CASEYOS_OTEL_DATABASE_URL=f"sqlite:///{path}")
+    found = result(ran, "outcomes")["result"]
+    assert (ran.exit_code, found["state"]) == (1, "broken")
+    assert f"a table '{name}' that is not ours" in found["detail"]
+    assert "another database" in found["mend"]
+
+
+@pytest.mark.parametrize(
+    ("statement", "said"),
+    [
+        (
+            "ALTER TABLE outcome_events DROP COLUMN reply_sentiment",
+            "the column reply_sentiment of outcome_events is missing",
+        ),
+        ("ALTER TABLE events DROP COLUMN failure", "the column failure of events is missing"),
+        ("DROP TABLE events", "the table events is missing"),
+    ],
+)
+def test_a_database_that_lacks_what_rows_fill_is_broken(statement: str, said: str, run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "caseyos.db"
+    url = f"sqlite:///{path}"
+    assert run("db", "upgrade", "--url", url).exit_code == 0
+    assert run("doctor", CASEYOS_OTEL_DATABASE_URL=url).exit_code == 0
+    run_sql(path, statement)
+    ran = run("doctor", "--json", CASEYOS_OTEL_DATABASE_URL=url)
+    found = result(ran, "outcomes")["result"]
+    assert (ran.exit_code, found["state"], "db check" in found["mend"]) == (1, "broken", True)
+    assert said in found["detail"]
+
+
+def test_a_table_that_is_not_written_may_be_missing(run: Run, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'caseyos.db'}"
+    assert run("db", "upgrade", "--url", url).exit_code == 0
+    run_sql(tmp_path / "caseyos.db", "ALTER TABLE events DROP COLUMN failure")
+    found = run("doctor", "--json", CASEYOS_OTEL_DATABASE_URL=url, CASEYOS_OTEL_EVENT_STORE="outcomes")
+    assert result(found, "outcomes")["result"]["state"] == "ok"
+
+
+@pytest.mark.parametrize(
+    ("place", "said"), [("caseyos.db", "may not be written"), (".", "no file can be made beside it")]
+)
+def test_a_database_file_that_cannot_be_written_is_broken(
+    place: str, said: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "caseyos.db").touch()
+    # root may write anything: what the system says to others is what is tested
+    monkeypatch.setattr(os, "access", lambda asked, _: Path(asked) != tmp_path / place)
+    ran = run("doctor", "--json", CASEYOS_OTEL_DATABASE_URL=f"sqlite:///{tmp_path / 'caseyos.db'}")
+    found = result(ran, "outcomes")["result"]
+    assert (ran.exit_code, found["state"]) == (1, "broken")
+    assert said in found["detail"]
+    assert "CASEYOS_OTEL_DATABASE_URL" in found["mend"]
 
 
 def test_looking_makes_nothing_that_would_be_in_the_way_of_the_service_s_user(

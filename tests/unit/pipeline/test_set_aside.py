@@ -106,3 +106,37 @@ def test_a_place_that_cannot_be_written_reaches_nobody_and_is_counted(tmp_path: 
     before = drops.by_reason().get("internal_error", 0)
     kept_at(tmp_path / "file" / "set-aside.jsonl").undeclared("contract_signed", {})
     assert drops.by_reason()["internal_error"] == before + 1
+
+
+def old_and_young(path: Path) -> None:
+    path.parent.mkdir(parents=True)
+    ages = [("old", 100.0), ("young", 200.0)]
+    lines = [json.dumps({"set_aside_at": at, "reason": "undeclared", "event": name}) for name, at in ages]
+    path.write_text("\n".join([lines[0], "torn by a full disk", lines[1]]) + "\n")
+
+
+def test_what_was_set_aside_too_long_ago_is_forgotten_with_what_was_torn_then(path: Path) -> None:
+    old_and_young(path)
+    assert set_aside.expired(path.parent, 150.0) == 2
+    assert set_aside.forget(path.parent, 150.0) == 2
+    [left] = set_aside.files(path.parent)
+    assert [entry["event"] for entry in entries(left)] == ["young"]
+    assert left.stat().st_mode & 0o777 == 0o600
+    assert set_aside.forget(path.parent, 150.0) == 0
+
+
+def test_where_nothing_is_old_no_file_is_touched_and_none_is_made(path: Path) -> None:
+    assert set_aside.forget(path.parent, 150.0) == 0
+    assert not path.parent.exists()
+    old_and_young(path)
+    before = path.stat()
+    assert set_aside.forget(path.parent, 50.0) == 0
+    assert path.stat() == before
+
+
+def test_what_a_replay_has_in_hand_is_not_forgotten_under_it(path: Path) -> None:
+    old_and_young(path)
+    with set_aside.claimed(path.parent) as [claimed]:
+        assert set_aside.forget(path.parent, 150.0) == 0
+        assert len(claimed.read_bytes().splitlines()) == 3
+    assert set_aside.forget(path.parent, 150.0) == 2

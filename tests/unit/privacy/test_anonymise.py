@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,11 +12,11 @@ import uuid_utils
 from sqlalchemy import Engine, select
 
 from caseyos_otel.events.field import Privacy
-from caseyos_otel.events.model import Event, optional, required
+from caseyos_otel.events.model import Declaration, Event, optional, required
 from caseyos_otel.events.outcome import OutcomeReplyReceived
 from caseyos_otel.events.record import EventRecord
 from caseyos_otel.privacy import retention
-from caseyos_otel.privacy.anonymise import anonymised
+from caseyos_otel.privacy.anonymise import READ, anonymised
 from caseyos_otel.redaction.pseudonyms import Pseudonyms
 from caseyos_otel.storage import schema
 from caseyos_otel.storage.columns import OUTCOME_COLUMNS
@@ -82,23 +81,56 @@ def test_a_moment_about_a_person_goes() -> None:
     assert changed == {"properties": {"agents_birthday": None, "agent": pseudonym("Carl"), "lease_id": "l1"}}
 
 
-def test_what_nobody_declares_loses_its_addresses_in_every_depth() -> None:
-    properties = {"note": "ask bob@acme.example", "metadata": {"cc": "eve@acme.example", "n": 3}}
-    changed = anonymised(None, row(old_stage="by dan@acme.example", properties=properties), pseudonym)
-    assert "@" not in json.dumps(changed)
-    assert changed["properties"]["metadata"]["n"] == 3
-    assert changed["old_stage"] == f"by {pseudonym('dan@acme.example')}"
+def test_a_moment_and_a_number_about_a_person_that_have_a_column_go_unread() -> None:
+    class Birthday(Event, name="birthday_entered", otel="acme.birthday.entered", outcome=True):
+        """Both in columns."""
+
+        meeting_time: datetime | None = optional(privacy=Privacy.PERSON, doc="A moment.")
+        pipeline_value: float | None = optional(privacy=Privacy.PERSON, doc="A number.")
+        time_to_reply_hours: float | None = optional(doc="About nobody.")
+
+    read = {**dict.fromkeys(READ), "event": "birthday_entered", "properties": {}}
+    assert anonymised(Birthday.declaration, read, pseudonym) == {"meeting_time": None, "pipeline_value": None}
 
 
-def test_doing_it_again_changes_nothing() -> None:
+def test_of_an_event_that_nobody_declares_every_text_becomes_a_hash_in_every_depth() -> None:
+    properties = {"note": "ask Bob", "metadata": {"name": "Eve", "n": 3, "late": True}, "all": ["Dan", 1.5, None]}
+    changed = anonymised(None, row(client="Carl", pipeline_value=9.5, on_time=False, properties=properties), pseudonym)
+    assert changed == {
+        "client": pseudonym("Carl"),
+        "properties": {
+            "note": pseudonym("ask Bob"),
+            "metadata": {"name": pseudonym("Eve"), "n": 3, "late": True},
+            "all": [pseudonym("Dan"), 1.5, None],
+        },
+    }
+
+
+def test_ids_stay_whoever_declares_them_unless_they_are_addresses() -> None:
+    ids = {"recommendation_id": "r1", "deal_id": "d1", "user_id": "casey", "draft_id": "dan@acme.example"}
+    assert anonymised(None, row(**ids), pseudonym) == {"draft_id": pseudonym("dan@acme.example")}
+
+
+def test_a_field_that_its_event_does_not_declare_any_more_becomes_a_hash() -> None:
+    changed = anonymised(LEASE, row(properties={"lease_id": "l1", "landlord": "Larry"}), pseudonym)
+    assert changed == {"properties": {"lease_id": "l1", "landlord": pseudonym("Larry")}}
+
+
+@pytest.mark.parametrize("properties", ["Larry", ["Larry"], None, 3])
+def test_properties_that_somebody_else_wrote_stop_nothing(properties: Any) -> None:
+    assert "Larry" not in repr(anonymised(LEASE, row(properties=properties), pseudonym).get("properties", ""))
+
+
+@pytest.mark.parametrize("declaration", [LEASE, None])
+def test_doing_it_again_changes_nothing(declaration: Declaration | None) -> None:
     before = row(
         contact_email="ann@acme.example",
         contact_hash=pseudonym("ann@acme.example"),
         user_id="casey@caseyos.example",
         properties={"guarantor": "bob@acme.example", "agent": "Carl"},
     )
-    after = {**before, **anonymised(LEASE, before, pseudonym)}
-    assert anonymised(LEASE, after, pseudonym) == {}
+    after = {**before, **anonymised(declaration, before, pseudonym)}
+    assert anonymised(declaration, after, pseudonym) == {}
 
 
 @pytest.fixture
