@@ -223,6 +223,18 @@ def test_an_event_that_is_there_already_is_stored_once(host: Engine, tracked: Tr
     assert stored(host) == ["a"]
 
 
+def test_a_unique_index_of_the_hosts_refuses_instead_of_losing_the_outcome(host: Engine, tracked: Tracked) -> None:
+    with host.begin() as connection:
+        connection.execute(text("CREATE UNIQUE INDEX hosts ON outcome_events (draft_id)"))
+    with Session(host) as session:
+        tracked(session, "a")
+        session.commit()
+        with pytest.raises(IntegrityError):
+            tracked(session, "a")
+        session.rollback()
+    assert (stored(host), tracked.committed) == (["a"], ["a"])
+
+
 def test_a_scoped_session_serves_as_well(host: Engine, tracked: Tracked) -> None:
     session = scoped_session(sessionmaker(host))
     tracked(session, "a")

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 POSTGRESQL: Final = postgresql.dialect()  # type: ignore[no-untyped-call]
 UNIQUE_VIOLATION: Final = "23505"
+SKIP: Final = "ON CONFLICT (event_id) DO NOTHING"
+"""Our key is named: what violates a unique index of somebody else is refused, and is not lost without a word."""
 _PARAMETERS: Final = 128
 """Rows of SQLite that are made at once; then the threads of the service go on, as storing a row needs no GIL."""
 _LINES: Final = 32
@@ -137,7 +139,7 @@ def sqlite_insert(declaration: Declaration) -> str:
     into = f"{outcome_events.name if declaration.outcome else events.name} (event, {', '.join(names)})"
     marks = ", ".join("?" * len(names))
     name = declaration.name.replace("'", "''")
-    return f"INSERT INTO {into} VALUES ('{name}', {marks}) ON CONFLICT DO NOTHING"  # noqa: S608  # our own names
+    return f"INSERT INTO {into} VALUES ('{name}', {marks}) {SKIP}"  # noqa: S608  # our own names
 
 
 @cache
@@ -152,7 +154,7 @@ def skip_stored_statement(table: Table) -> str:
     names = ", ".join(written(table))
     types = ", ".join(f"{name} {table.c[name].type.compile(POSTGRESQL)}" for name in written(table))
     rows = f"SELECT {names} FROM json_to_recordset(%s::json) AS r({types})"  # noqa: S608  # names of our own tables
-    return f"INSERT INTO {table.name} ({names}) {rows} ON CONFLICT DO NOTHING"
+    return f"INSERT INTO {table.name} ({names}) {rows} {SKIP}"
 
 
 def written(table: Table) -> tuple[str, ...]:

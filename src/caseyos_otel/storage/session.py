@@ -153,8 +153,9 @@ def _surrounding(transaction: SessionTransaction | None) -> SessionTransaction |
 def _insert(session: Session, item: _Item) -> None:
     connection = _connection(session, item.table)
     _require_tables(connection)
-    statement = _INSERT[connection.dialect.name](item.table).values(item.row).on_conflict_do_nothing()
-    connection.execute(statement)
+    insert = _INSERT[connection.dialect.name](item.table).values(item.row)
+    # our key is named: an index of the host's may refuse the row, and its transaction, but not lose it without a word
+    connection.execute(insert.on_conflict_do_nothing(index_elements=[item.table.c.event_id]))
 
 
 def _connection(session: Session, table: Table) -> Connection:
