@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import psycopg
 import pytest
-from sqlalchemy import Engine, Table, func, select, text
+from sqlalchemy import Engine, Table, event, func, select, text
 
 from caseyos_otel.events.outcome import OutcomeReplyReceived
 from caseyos_otel.events.recommendation import RecommendationDismissed
 from caseyos_otel.events.record import EventRecord
 from caseyos_otel.storage import schema
 from caseyos_otel.storage.engine import create, parse_url
-from caseyos_otel.storage.failure import RowsRejected
+from caseyos_otel.storage.failure import RowsRejected, StorageUnavailable
 from caseyos_otel.storage.tables import events, outcome_events
 from caseyos_otel.storage.writer import Writer
 
@@ -47,6 +49,16 @@ def count(engine: Engine, table: Table = outcome_events) -> int:
         return connection.execute(select(func.count()).select_from(table)).scalar_one()
 
 
+@pytest.fixture
+def service(postgresql_url: str) -> str:
+    """A role that may read and write what others make."""
+    name = f"service_{uuid.uuid4().hex[:12]}"
+    with psycopg.connect(postgresql_url, autocommit=True) as connection:
+        connection.execute(f"CREATE ROLE {name} LOGIN")
+        connection.execute(f"ALTER DEFAULT PRIVILEGES GRANT SELECT, INSERT ON TABLES TO {name}")
+    return name
+
+
 # -- indexes ---------------------------------------------------------------------------------------------------------
 
 
@@ -73,3 +85,88 @@ def test_a_unique_index_of_the_hosts_refuses_the_row_instead_of_losing_it(engine
     assert "john" not in str(raised.value)
     writer_for(engine).write([first, record_of(REPLY, recipient="jane@acme.example")])
     assert count(engine) == 2
+
+
+# -- encodings -------------------------------------------------------------------------------------------------------
+
+ANY_SCRIPT = "Grüße, 你好, привет \U0001f642"
+
+
+@pytest.fixture
+def ascii_url(postgresql_server: Any) -> str:
+    """A database that says nothing of what its bytes mean."""
+    name = f"ascii_{uuid.uuid4().hex[:12]}"
+    with psycopg.connect(postgresql_server.url("postgres"), autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} ENCODING 'SQL_ASCII' LOCALE 'C' TEMPLATE template0")
+    return str(postgresql_server.url(name))
+
+
+def written_twice_and_read(url: str, record: EventRecord) -> tuple[str, str]:
+    """Once by each way of PostgreSQL's: the client and the sentiment of the row, and no more than one row."""
+    engine = create(parse_url(url))
+    for _ in range(2):
+        writer_for(engine).write([record])
+    with engine.connect() as connection:
+        found = connection.execute(select(outcome_events.c.contact_email, outcome_events.c.draft_id)).one()
+    engine.dispose()
+    return found.contact_email, found.draft_id
+
+
+def test_any_script_is_stored_in_a_database_without_an_encoding(ascii_url: str, record_of: Make) -> None:
+    record = record_of(REPLY, recipient=ANY_SCRIPT, draft_id="d")
+    assert written_twice_and_read(ascii_url, record) == (ANY_SCRIPT, "d")
+
+
+def test_any_script_is_stored_whatever_the_encoding_of_the_environment(
+    postgresql_url: str, record_of: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGCLIENTENCODING", "LATIN1")
+    record = record_of(REPLY, recipient=ANY_SCRIPT, draft_id=ANY_SCRIPT)
+    assert written_twice_and_read(postgresql_url, record) == (ANY_SCRIPT, ANY_SCRIPT)
+
+
+def test_any_script_is_stored_whatever_the_encoding_of_the_role(
+    postgresql_url: str, record_of: Make, service: str
+) -> None:
+    engine = create(parse_url(postgresql_url))
+    schema.upgrade(engine)
+    run(engine, f"ALTER ROLE {service} SET client_encoding = 'LATIN1'")
+    engine.dispose()
+    record = record_of(REPLY, recipient=ANY_SCRIPT, draft_id=ANY_SCRIPT)
+    url = postgresql_url.replace("postgres@", f"{service}@")
+    assert written_twice_and_read(url, record) == (ANY_SCRIPT, ANY_SCRIPT)
+
+
+# -- what goes wrong before a row is sent ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mistake", [TypeError("bytes"), ValueError("a revision"), RowsRejected("no row yet")])
+def test_a_mistake_of_preparing_is_a_reason_to_wait_and_made_good_by_the_next_try(
+    engine: Engine, record_of: Make, mistake: Exception
+) -> None:
+    mistakes = [mistake]
+
+    def prepare(_: Engine) -> None:
+        if mistakes:
+            raise mistakes.pop()
+
+    writer = Writer(engine, event_store="all", disclose=lambda r: r.values, pseudonym=str, prepare=prepare)
+    with pytest.raises(StorageUnavailable):
+        writer.write([record_of(REPLY)])
+    writer.write([record_of(REPLY)])
+    assert count(engine) == 1
+
+
+def test_a_mistake_of_connecting_is_a_reason_to_wait(engine: Engine, record_of: Make) -> None:
+    engine.dispose()
+
+    def fail(*_: object) -> None:
+        raise TypeError("expected string or bytes-like object")
+
+    event.listen(engine, "do_connect", fail)
+    writer = Writer(engine, event_store="all", disclose=lambda r: r.values, pseudonym=str)
+    with pytest.raises(StorageUnavailable, match="TypeError"):
+        writer.write([record_of(REPLY)])
+    event.remove(engine, "do_connect", fail)
+    writer.write([record_of(REPLY)])
+    assert count(engine) == 1

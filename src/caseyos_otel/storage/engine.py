@@ -83,7 +83,8 @@ def _create_postgresql(url: URL) -> Engine:
     except ImportError as error:
         raise StorageError(f"PostgreSQL needs psycopg 3: pip install 'caseyos-otel[postgresql]' ({error})") from None
     # prepare_threshold=None: behind PgBouncer in transaction mode a prepared statement is gone in the next transaction
-    arguments: dict[str, Any] = {"prepare_threshold": None}
+    # client_encoding: of the database, the role or PGCLIENTENCODING it may be one that lacks the characters of a row
+    arguments: dict[str, Any] = {"prepare_threshold": None, "client_encoding": "utf8"}
     arguments |= {} if "connect_timeout" in url.query else {"connect_timeout": CONNECT_TIMEOUT_S}
     return create_engine(
         url, use_native_hstore=False, hide_parameters=True, connect_args=arguments, **_one_connection()

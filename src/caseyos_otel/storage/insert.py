@@ -25,6 +25,7 @@ from sqlalchemy.dialects import postgresql
 from caseyos_otel.events.model import Declaration
 from caseyos_otel.events.record import EventRecord
 from caseyos_otel.storage.columns import EVENT_COLUMNS, OUTCOME_COLUMNS, moment
+from caseyos_otel.storage.failure import unavailable
 from caseyos_otel.storage.forms import COPY, SQLITE, Form
 from caseyos_otel.storage.partitions import is_once_per
 from caseyos_otel.storage.rows import Row, projection, row
@@ -91,7 +92,10 @@ def store(engine: Engine, records: Sequence[EventRecord], maker: Maker) -> None:
 @contextmanager
 def transaction(engine: Engine) -> Iterator[Any]:
     """A connection of the driver, committed at the end of the block. SQLAlchemy's own would cost a batch 0.2 ms."""
-    pooled = engine.raw_connection()
+    try:
+        pooled = engine.raw_connection()
+    except Exception as error:  # a TypeError, too: it is about no row
+        raise unavailable(error) from None
     try:
         yield pooled.driver_connection
         pooled.commit()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from caseyos_otel.events.record import EventRecord
 from caseyos_otel.storage import partitions
-from caseyos_otel.storage.failure import translate
+from caseyos_otel.storage.failure import translate, unavailable
 from caseyos_otel.storage.insert import Maker, store
 
 if TYPE_CHECKING:
@@ -55,8 +55,8 @@ class Writer:
         stored = [r for r in records if r.outcome] if self._event_store == "outcomes" else records
         if not stored:
             return
+        self._make_ready(stored)
         try:
-            self._make_ready(stored)
             store(self._engine, stored, Maker(self._disclose, self._pseudonym, datetime.now(UTC)))
         except Exception as error:
             # not chained: the driver's text may repeat the row, and with it an address
@@ -67,11 +67,15 @@ class Writer:
         self._engine.dispose()
 
     def _make_ready(self, records: Sequence[EventRecord]) -> None:
-        if self._prepare is not None:
-            self._prepare(self._engine)
-            self._prepare = None
-        if self._engine.dialect.name == "postgresql":
-            self._make_partitions([record.event_id for record in records if not record.outcome])
+        """Raises StorageUnavailable, whatever is wrong: no row has been sent yet, so none can be at fault."""
+        try:
+            if self._prepare is not None:
+                self._prepare(self._engine)
+                self._prepare = None
+            if self._engine.dialect.name == "postgresql":
+                self._make_partitions([record.event_id for record in records if not record.outcome])
+        except Exception as error:
+            raise unavailable(error) from None
 
     def _make_partitions(self, event_ids: Sequence[str]) -> None:
         if not event_ids:
