@@ -10,9 +10,11 @@ import psycopg
 import pytest
 from sqlalchemy import Engine, Table, event, func, select, text
 
+from caseyos_otel.errors import Unavailable
 from caseyos_otel.events.outcome import OutcomeReplyReceived
 from caseyos_otel.events.recommendation import RecommendationDismissed
 from caseyos_otel.events.record import EventRecord
+from caseyos_otel.exporters.outcomes import OutcomesDestination
 from caseyos_otel.storage import schema
 from caseyos_otel.storage.engine import create, parse_url
 from caseyos_otel.storage.failure import RowsRejected, StorageUnavailable
@@ -170,3 +172,57 @@ def test_a_mistake_of_connecting_is_a_reason_to_wait(engine: Engine, record_of: 
     event.remove(engine, "do_connect", fail)
     writer.write([record_of(REPLY)])
     assert count(engine) == 1
+
+
+# -- what a connection was given at its start ------------------------------------------------------------------------
+
+
+def test_writing_goes_on_when_a_server_that_was_read_only_is_no_more(
+    postgresql_url: str, service: str, record_of: Make
+) -> None:
+    """As after a failover: a connection to the replica stays one to a replica."""
+    owner, engine = (
+        create(parse_url(postgresql_url)),
+        create(parse_url(postgresql_url.replace("postgres@", f"{service}@"))),
+    )
+    schema.upgrade(owner)
+    run(owner, f"ALTER ROLE {service} SET default_transaction_read_only = on")
+    writer = writer_for(engine)
+    with pytest.raises(StorageUnavailable, match="read-only"):
+        writer.write([record_of(REPLY)])
+    run(owner, f"ALTER ROLE {service} RESET default_transaction_read_only")
+    writer.write([record_of(REPLY)])
+    assert count(owner) == 1
+    owner.dispose()
+    engine.dispose()
+
+
+def test_writing_goes_on_when_the_role_is_told_where_our_tables_are(
+    postgresql_url: str, service: str, record_of: Make
+) -> None:
+    elsewhere = create(parse_url(f"{postgresql_url}?options=-csearch_path%3Delsewhere"))
+    run(elsewhere, "CREATE SCHEMA elsewhere", f"GRANT USAGE ON SCHEMA elsewhere TO {service}")
+    schema.upgrade(elsewhere)
+    destination = OutcomesDestination(
+        postgresql_url.replace("postgres@", f"{service}@"), "all", lambda r: r.values, str
+    )
+    with pytest.raises(Unavailable, match="lacks our tables"):
+        destination.export([record_of(REPLY)])
+    run(elsewhere, f"ALTER ROLE {service} SET search_path = elsewhere")
+    destination.export([record_of(REPLY)])
+    assert count(elsewhere) == 1
+    destination.idle()
+    elsewhere.dispose()
+
+
+def test_a_refused_row_costs_no_connection(postgresql_url: str, record_of: Make) -> None:
+    engine = create(parse_url(postgresql_url))
+    writer = writer_for(engine)
+    writer.write([record_of(REPLY)])
+    opened: list[object] = []
+    event.listen(engine, "connect", lambda *_: opened.append(1))
+    with pytest.raises(RowsRejected):
+        writer.write([record_of(REPLY, event_id="not an id")])
+    writer.write([record_of(REPLY)])
+    assert opened == []
+    engine.dispose()
