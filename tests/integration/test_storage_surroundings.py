@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import sys
 import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -226,3 +229,22 @@ def test_a_refused_row_costs_no_connection(postgresql_url: str, record_of: Make)
     writer.write([record_of(REPLY)])
     assert opened == []
     engine.dispose()
+
+
+def socket_options(url: str) -> tuple[int, int, int]:
+    """Of a connection to `url`: whether it asks a silent peer, after how long, and when it gives up (ms)."""
+    engine = create(parse_url(url))
+    with engine.connect() as connection:
+        driver: Any = connection.connection.driver_connection
+        with socket.socket(fileno=os.dup(driver.fileno())) as ours:
+            asks = ours.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            idle = ours.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE)
+            gives_up = ours.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
+    engine.dispose()
+    return asks, idle, gives_up
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have other names for it")
+def test_a_peer_that_is_silent_is_given_up_within_half_a_minute_or_when_the_url_says(postgresql_url: str) -> None:
+    assert socket_options(postgresql_url) == (1, 10, 30_000)
+    assert socket_options(f"{postgresql_url}?keepalives_idle=60&tcp_user_timeout=90000") == (1, 60, 90_000)

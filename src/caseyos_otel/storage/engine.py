@@ -16,7 +16,15 @@ from caseyos_otel.storage.failure import StorageUnavailable
 
 ACCEPTED: Final = "sqlite:///path/to/file.db or postgresql://user:password@host:5432/database"
 BUSY_TIMEOUT_S: Final = 5.0
-CONNECT_TIMEOUT_S: Final = 5
+_UNLESS_GIVEN: Final = {
+    "connect_timeout": 5,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 4,
+    "tcp_user_timeout": 30_000,
+}
+"""What a URL may say otherwise. A peer that has gone silent (a dropped route, a firewall) is an outage after 30 s; by
+itself the system would wait for fifteen minutes, and for an answer two hours."""
 
 _SSL_MODES: Final = {"true": "require", "1": "require", "false": "disable", "0": "disable"}
 _OTHER_DRIVERS: Final = frozenset(
@@ -85,7 +93,7 @@ def _create_postgresql(url: URL) -> Engine:
     # prepare_threshold=None: behind PgBouncer in transaction mode a prepared statement is gone in the next transaction
     # client_encoding: of the database, the role or PGCLIENTENCODING it may be one that lacks the characters of a row
     arguments: dict[str, Any] = {"prepare_threshold": None, "client_encoding": "utf8"}
-    arguments |= {} if "connect_timeout" in url.query else {"connect_timeout": CONNECT_TIMEOUT_S}
+    arguments |= {name: value for name, value in _UNLESS_GIVEN.items() if name not in url.query}
     return create_engine(
         url, use_native_hstore=False, hide_parameters=True, connect_args=arguments, **_one_connection()
     )
