@@ -43,6 +43,10 @@ def engine(database_url: str) -> Iterator[Engine]:
     engine.dispose()
 
 
+def as_role(url: str, role: str) -> str:
+    return url.replace("postgres@", f"{role}@")
+
+
 def run(engine: Engine, *statements: str) -> None:
     with engine.begin() as connection:
         for statement in statements:
@@ -138,7 +142,7 @@ def test_any_script_is_stored_whatever_the_encoding_of_the_role(
     run(engine, f"ALTER ROLE {service} SET client_encoding = 'LATIN1'")
     engine.dispose()
     record = record_of(REPLY, recipient=ANY_SCRIPT, draft_id=ANY_SCRIPT)
-    url = postgresql_url.replace("postgres@", f"{service}@")
+    url = as_role(postgresql_url, service)
     assert written_twice_and_read(url, record) == (ANY_SCRIPT, ANY_SCRIPT)
 
 
@@ -186,7 +190,7 @@ def test_writing_goes_on_when_a_server_that_was_read_only_is_no_more(
     """As after a failover: a connection to the replica stays one to a replica."""
     owner, engine = (
         create(parse_url(postgresql_url)),
-        create(parse_url(postgresql_url.replace("postgres@", f"{service}@"))),
+        create(parse_url(as_role(postgresql_url, service))),
     )
     schema.upgrade(owner)
     run(owner, f"ALTER ROLE {service} SET default_transaction_read_only = on")
@@ -206,9 +210,7 @@ def test_writing_goes_on_when_the_role_is_told_where_our_tables_are(
     elsewhere = create(parse_url(f"{postgresql_url}?options=-csearch_path%3Delsewhere"))
     run(elsewhere, "CREATE SCHEMA elsewhere", f"GRANT USAGE ON SCHEMA elsewhere TO {service}")
     schema.upgrade(elsewhere)
-    destination = OutcomesDestination(
-        postgresql_url.replace("postgres@", f"{service}@"), "all", lambda r: r.values, str
-    )
+    destination = OutcomesDestination(as_role(postgresql_url, service), "all", lambda r: r.values, str)
     with pytest.raises(Unavailable, match="lacks our tables"):
         destination.export([record_of(REPLY)])
     run(elsewhere, f"ALTER ROLE {service} SET search_path = elsewhere")
@@ -248,3 +250,28 @@ def socket_options(url: str) -> tuple[int, int, int]:
 def test_a_peer_that_is_silent_is_given_up_within_half_a_minute_or_when_the_url_says(postgresql_url: str) -> None:
     assert socket_options(postgresql_url) == (1, 10, 30_000)
     assert socket_options(f"{postgresql_url}?keepalives_idle=60&tcp_user_timeout=90000") == (1, 60, 90_000)
+
+
+# -- row-level security ----------------------------------------------------------------------------------------------
+
+
+def test_a_table_with_row_level_security_takes_what_its_policy_lets_in(
+    postgresql_url: str, service: str, record_of: Make
+) -> None:
+    """PostgreSQL refuses COPY there whatever it brings."""
+    owner, engine = create(parse_url(postgresql_url)), create(parse_url(as_role(postgresql_url, service)))
+    schema.upgrade(owner)
+    for table in ("outcome_events", "events"):
+        run(
+            owner,
+            f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY",
+            f"CREATE POLICY hosts_read ON {table} FOR SELECT USING (true)",
+            f"CREATE POLICY hosts_write ON {table} FOR INSERT WITH CHECK (environment = 'production')",
+        )
+    writer = writer_for(engine)
+    records = [record_of(REPLY), record_of(DISMISSED)]
+    for _ in range(3):
+        writer.write(records)
+    assert (count(owner), count(owner, events)) == (1, 1)
+    owner.dispose()
+    engine.dispose()

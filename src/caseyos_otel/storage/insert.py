@@ -5,7 +5,8 @@ kind can fill, which saves more than making the rows costs.
 
 PostgreSQL: COPY, which the server works on while the next rows are made; half the price of a statement that it has to
 parse. COPY knows no ON CONFLICT, so a batch with an event that is there already is refused whole, and then is stored by
-one statement that skips it. That happens after a crash. Where it is to be expected (`once_per`) COPY is not tried.
+one statement that skips it. That happens after a crash. Where it is to be expected (`once_per`) COPY is not tried, nor
+where the server refused it as such (row-level security).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from datetime import datetime
 from functools import cache
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakSet
 
 from sqlalchemy.dialects import postgresql
 
@@ -36,8 +38,11 @@ if TYPE_CHECKING:
 
 POSTGRESQL: Final = postgresql.dialect()  # type: ignore[no-untyped-call]
 UNIQUE_VIOLATION: Final = "23505"
+NOT_SUPPORTED: Final = "0A000"
 SKIP: Final = "ON CONFLICT (event_id) DO NOTHING"
 """Our key is named: what violates a unique index of somebody else is refused, and is not lost without a word."""
+_without_copy: Final[WeakSet[Engine]] = WeakSet()
+"""Engines whose server copies nothing into our tables: they have row-level security."""
 _PARAMETERS: Final = 128
 """Rows of SQLite that are made at once; then the threads of the service go on, as storing a row needs no GIL."""
 _LINES: Final = 32
@@ -76,17 +81,25 @@ def store(engine: Engine, records: Sequence[EventRecord], maker: Maker) -> None:
         with transaction(engine) as driver:
             executemany(driver, records, maker)
         return
-    if not is_once_per(min(record.event_id for record in records)):
-        try:
-            with transaction(engine) as driver:
-                copy(driver, records, maker)
-        except Exception as error:
-            if getattr(error, "sqlstate", None) != UNIQUE_VIOLATION:
-                raise
-        else:
-            return
-    with transaction(engine) as driver:
-        skip_stored(driver, records, maker)
+    once_per = is_once_per(min(record.event_id for record in records))
+    if once_per or engine in _without_copy or not _copied(engine, records, maker):
+        with transaction(engine) as driver:
+            skip_stored(driver, records, maker)
+
+
+def _copied(engine: Engine, records: Sequence[EventRecord], maker: Maker) -> bool:
+    """Whether COPY has stored them; not if one is there already, or the server copies nothing into such a table."""
+    try:
+        with transaction(engine) as driver:
+            copy(driver, records, maker)
+    except Exception as error:
+        state = getattr(error, "sqlstate", None)
+        if state == NOT_SUPPORTED:
+            _without_copy.add(engine)
+        elif state != UNIQUE_VIOLATION:
+            raise
+        return False
+    return True
 
 
 @contextmanager
