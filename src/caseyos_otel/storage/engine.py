@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 from contextlib import suppress
 from importlib import import_module
@@ -55,11 +56,14 @@ def parse_url(text: str) -> URL:
     try:
         url = make_url(text.strip().strip("\"'"))
     except (exc.ArgumentError, ValueError):
-        raise StorageError(f"the database URL cannot be read; accepted are {ACCEPTED}") from None
+        raise StorageError(
+            f"the database URL cannot be read; accepted are {ACCEPTED}, with an @ in the password written as %40"
+        ) from None
     match url.drivername.partition("+")[0].lower():
         case "sqlite":
             return url.set(drivername="sqlite")
         case "postgres" | "postgresql":
+            _refuse_part_of_password(url, text)
             return _postgresql(url)
         case other:
             raise StorageError(f"{other!r} databases are not supported; accepted are {ACCEPTED}")
@@ -75,6 +79,12 @@ def create(url: URL) -> Engine:
     event.listen(engine, "connect", _remember_process)
     event.listen(engine, "checkout", _leave_to_parent)
     return engine
+
+
+def _refuse_part_of_password(url: URL, text: str) -> None:
+    """What follows an unquoted `@` of a password would be taken for a host, which errors repeat."""
+    if "@" in f"{url.host}{url.database}" or re.search(r"[?&][^=&]*@", text):
+        raise StorageError("the database URL has an @ where none belongs: write one in the password as %40")
 
 
 def _postgresql(url: URL) -> URL:

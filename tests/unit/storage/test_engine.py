@@ -60,6 +60,21 @@ def test_what_is_no_url_is_refused_without_repeating_it(given: str) -> None:
     assert raised.value.__suppress_context__
 
 
+@pytest.mark.parametrize(
+    "password", ["hush@S3cretTail", "hush@S3cret/Tail", "hush@S3cret@Tail", "hush@S3cret:Tail", "hush@S3cret?Tail"]
+)
+def test_an_at_sign_that_is_not_quoted_in_a_password_is_refused_without_repeating_any_of_it(password: str) -> None:
+    with pytest.raises(StorageError, match="as %40") as raised:
+        parse_url(f"postgresql://casey:{password}@db.example/app")
+    assert not any(part in str(raised.value) for part in ("hush", "S3cret", "Tail", "casey", "db.example"))
+
+
+def test_an_at_sign_is_taken_where_it_is_no_part_of_a_password(tmp_path: Path) -> None:
+    azure = parse_url("postgresql://casey@db:secret@db.example/app?application_name=a@b")
+    assert (azure.username, azure.password, azure.host) == ("casey@db", "secret", "db.example")
+    assert parse_url(f"sqlite:///{tmp_path}/a@b@c.db").database == f"{tmp_path}/a@b@c.db"
+
+
 def test_a_missing_driver_is_named_with_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "psycopg", None)
     with pytest.raises(StorageError, match=r"pip install 'caseyos-otel\[postgresql\]'"):
