@@ -7,6 +7,7 @@ import socket
 import sys
 import uuid
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
@@ -18,7 +19,9 @@ from caseyos_otel.events.outcome import OutcomeReplyReceived
 from caseyos_otel.events.recommendation import RecommendationDismissed
 from caseyos_otel.events.record import EventRecord
 from caseyos_otel.exporters.outcomes import OutcomesDestination
-from caseyos_otel.storage import schema
+from caseyos_otel.insights.stored import stored
+from caseyos_otel.privacy import retention
+from caseyos_otel.storage import health, lease, schema
 from caseyos_otel.storage.engine import create, parse_url
 from caseyos_otel.storage.failure import RowsRejected, StorageUnavailable
 from caseyos_otel.storage.tables import events, outcome_events
@@ -275,3 +278,51 @@ def test_a_table_with_row_level_security_takes_what_its_policy_lets_in(
     assert (count(owner), count(owner, events)) == (1, 1)
     owner.dispose()
     engine.dispose()
+
+
+# -- how the role writes a date --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("style", ["SQL, DMY", "German", "Postgres, MDY"])
+def test_moments_are_read_however_the_role_writes_a_date(
+    postgresql_url: str, service: str, record_of: Make, style: str
+) -> None:
+    owner, engine = create(parse_url(postgresql_url)), create(parse_url(as_role(postgresql_url, service)))
+    schema.upgrade(owner)
+    policy = retention.Policy.of(90, 365, datetime.now(UTC))
+    retention.run(owner, policy, str)
+    run(
+        owner,
+        f"GRANT ALL ON ALL TABLES IN SCHEMA public TO {service}",
+        f"ALTER ROLE {service} SET DateStyle = '{style}'",
+        f"ALTER ROLE {service} SET TimeZone = 'Asia/Kathmandu'",
+    )
+    record = record_of(REPLY)
+    for _ in range(2):
+        writer_for(engine).write([record])
+    found = stored(engine, record.event_id)
+    assert found is not None
+    assert found.occurred_at == datetime(2026, 1, 23, 14, 30, 0, 123456, tzinfo=UTC)
+    last = health.read(engine).last_retention
+    assert last is not None
+    assert timedelta(0) < datetime.now(UTC) - last < timedelta(minutes=5)
+    assert lease.take(engine, "work", "holder", timedelta(minutes=1))
+    assert retention.run(engine, policy, str).outcomes_anonymised == 1
+    owner.dispose()
+    engine.dispose()
+
+
+def test_a_look_that_fails_is_no_reason_to_write_again(
+    postgresql_url: str, record_of: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: Engine) -> None:
+        raise NotImplementedError("can't parse timestamptz")
+
+    monkeypatch.setattr("caseyos_otel.storage.health.read", fail)
+    owner = create(parse_url(postgresql_url))
+    schema.upgrade(owner)
+    destination = OutcomesDestination(postgresql_url, "all", lambda r: r.values, str)
+    destination.export([record_of(REPLY)])
+    assert (count(owner), destination.health) == (1, None)
+    destination.idle()
+    owner.dispose()

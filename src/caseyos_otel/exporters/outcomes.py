@@ -76,7 +76,8 @@ class OutcomesDestination:
         self._look_at = monotonic() + LOOK_EVERY_S
         try:
             self.health = health.read(self._engine)
-        except StorageError:  # a schema before it was remembered, or a role that may not read: nothing is said
+        except Exception:
+            # a schema before it was remembered, a role that may not read: nothing is said, and what is written stays so
             self.health = None
 
     def _connect(self) -> Writer:

@@ -10,7 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import URL, Engine, QueuePool, StaticPool, create_engine, event, exc, make_url
+from sqlalchemy import URL, Connection, Engine, QueuePool, StaticPool, create_engine, event, exc, make_url
 
 from caseyos_otel.errors import StorageError
 from caseyos_otel.storage.failure import StorageUnavailable
@@ -104,9 +104,18 @@ def _create_postgresql(url: URL) -> Engine:
     # client_encoding: of the database, the role or PGCLIENTENCODING it may be one that lacks the characters of a row
     arguments: dict[str, Any] = {"prepare_threshold": None, "client_encoding": "utf8"}
     arguments |= {name: value for name, value in _UNLESS_GIVEN.items() if name not in url.query}
-    return create_engine(
+    engine = create_engine(
         url, use_native_hstore=False, hide_parameters=True, connect_args=arguments, **_one_connection()
     )
+    event.listen(engine, "begin", _have_dates_in_iso)
+    return engine
+
+
+def _have_dates_in_iso(connection: Connection) -> None:
+    """psycopg reads no other style. For the transaction alone: behind PgBouncer the next may be on another connection."""
+    driver: Any = connection.connection.driver_connection
+    if not (driver.info.parameter_status("DateStyle") or "ISO").startswith("ISO"):
+        connection.exec_driver_sql("SET LOCAL DateStyle = 'ISO'")
 
 
 def _create_sqlite(url: URL) -> Engine:
