@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 from weakref import WeakSet
 
-from sqlalchemy import Connection, Engine, Table, event, exc, inspect
+from sqlalchemy import Connection, Engine, Table, event, exc, insert, inspect
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session, SessionTransaction
 
@@ -153,14 +153,19 @@ def _surrounding(transaction: SessionTransaction | None) -> SessionTransaction |
 def _insert(session: Session, item: _Item) -> None:
     connection = _connection(session, item.table)
     _require_tables(connection)
-    insert = _INSERT[connection.dialect.name](item.table).values(item.row)
-    # our key is named: an index of the host's may refuse the row, and its transaction, but not lose it without a word
-    connection.execute(insert.on_conflict_do_nothing(index_elements=[item.table.c.event_id]))
+    statement = _INSERT[connection.dialect.name](item.table).values(item.row)
+    connection.execute(
+        # our key is named: an index of the host's may refuse the row, and its transaction, but not lose it without a word
+        statement.on_conflict_do_nothing(index_elements=[item.table.c.event_id]),
+        # a tenant's schema is for the host's tables; ours are where the search path finds them
+        execution_options={"schema_translate_map": None},
+    )
 
 
 def _connection(session: Session, table: Table) -> Connection:
     try:
-        connection = session.connection(bind_arguments={"clause": table})
+        # the statement rather than the table: a session may have one database to write to and others to read from
+        connection = session.connection(bind_arguments={"clause": insert(table)})
     except exc.UnboundExecutionError:
         raise StorageError(
             f"this session has no database for the table {table.name}; give it a bind, or binds={{...}} with this table"
