@@ -184,6 +184,12 @@ def test_a_mistake_of_connecting_is_a_reason_to_wait(engine: Engine, record_of: 
     assert count(engine) == 1
 
 
+def test_a_mistake_in_the_url_is_a_reason_to_wait(record_of: Make) -> None:
+    destination = OutcomesDestination("sqlite:///x.db?plugin=nobodys", "all", lambda r: r.values, str)
+    with pytest.raises(Unavailable, match="nobodys"):
+        destination.prepare()
+
+
 # -- what a connection was given at its start ------------------------------------------------------------------------
 
 

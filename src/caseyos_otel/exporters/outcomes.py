@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
-from caseyos_otel.errors import StorageError, Unavailable
+from caseyos_otel.errors import Unavailable
 from caseyos_otel.events.record import EventRecord
 
 if TYPE_CHECKING:
@@ -82,12 +82,13 @@ class OutcomesDestination:
 
     def _connect(self) -> Writer:
         from caseyos_otel.storage import engine
+        from caseyos_otel.storage.failure import unavailable
         from caseyos_otel.storage.writer import Writer
 
         try:
             opened = engine.create(engine.parse_url(self._url))
-        except StorageError as refused:
-            raise Unavailable(str(refused)) from refused
+        except Exception as refused:  # whatever it is, it is about no record
+            raise unavailable(refused) from refused
         self._engine = opened
         self._look_at = 0.0
         return Writer(

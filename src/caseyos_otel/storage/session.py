@@ -45,6 +45,7 @@ def insert_through(
     Raises:
         StorageError: not a SQLAlchemy session, another database, or one without our tables. An `AsyncSession` raises
             the latter two when it flushes or commits.
+        sqlalchemy.exc.IntegrityError: an index or a constraint of the host's own refuses the row.
     """
     sync, is_async = _sync_session(session)
     table = outcome_events if record.outcome else events
