@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, create_engine, event, func, select, text
+from sqlalchemy import Engine, UpdateBase, create_engine, event, func, select, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import (
     AsyncEngine,
@@ -223,6 +223,18 @@ def test_an_event_that_is_there_already_is_stored_once(host: Engine, tracked: Tr
     assert stored(host) == ["a"]
 
 
+def test_a_unique_index_of_the_hosts_refuses_instead_of_losing_the_outcome(host: Engine, tracked: Tracked) -> None:
+    with host.begin() as connection:
+        connection.execute(text("CREATE UNIQUE INDEX hosts ON outcome_events (draft_id)"))
+    with Session(host) as session:
+        tracked(session, "a")
+        session.commit()
+        with pytest.raises(IntegrityError):
+            tracked(session, "a")
+        session.rollback()
+    assert (stored(host), tracked.committed) == (["a"], ["a"])
+
+
 def test_a_scoped_session_serves_as_well(host: Engine, tracked: Tracked) -> None:
     session = scoped_session(sessionmaker(host))
     tracked(session, "a")
@@ -275,6 +287,37 @@ def test_a_session_bound_by_table_is_one_bind_away(host: Engine, tracked: Tracke
     with Session(binds={Deal: host}) as session, pytest.raises(StorageError, match="give it a bind"):
         tracked(session, "a")
     with Session(binds={Deal: host, outcome_events: host}) as session:
+        tracked(session, "a")
+        session.commit()
+    assert stored(host) == ["a"]
+
+
+def test_a_session_of_a_tenant_finds_our_tables_where_the_search_path_has_them(host: Engine, tracked: Tracked) -> None:
+    """Its schema is for the host's own tables."""
+    tenant = host.execution_options(schema_translate_map={None: "tenant_a"})
+    with Session(tenant) as session:
+        tracked(session, "a")
+        session.commit()
+    assert (stored(host), tracked.committed) == (["a"], ["a"])
+
+
+async def test_an_async_session_of_a_tenant_finds_them_too(
+    async_host: AsyncEngine, host: Engine, tracked: Tracked
+) -> None:
+    async with AsyncSession(async_host.execution_options(schema_translate_map={None: "tenant_a"})) as session:
+        tracked(session, "a")
+        await session.commit()
+    assert stored(host) == ["a"]
+
+
+def test_a_session_that_writes_to_one_database_and_reads_from_another_writes_to_the_first(
+    host: Engine, tracked: Tracked
+) -> None:
+    class Routing(Session):
+        def get_bind(self, mapper: Any = None, *, clause: Any = None, **_: Any) -> Engine:
+            return host if self._flushing or isinstance(clause, UpdateBase) else create_engine("sqlite://")
+
+    with Routing() as session:
         tracked(session, "a")
         session.commit()
     assert stored(host) == ["a"]

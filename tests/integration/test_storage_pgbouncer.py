@@ -111,3 +111,26 @@ def test_migrating_writing_and_retention_work_behind_it(bouncer: str, record_of:
     assert (report.events_deleted, report.outcomes_deleted) == (120, 120)
     for engine in engines:
         engine.dispose()
+
+
+def test_the_settings_of_a_database_are_no_obstacle_behind_it(
+    bouncer: str, postgresql_server: Any, record_of: Make
+) -> None:
+    name = bouncer.rpartition("/")[2]
+    with psycopg.connect(postgresql_server.url("postgres"), autocommit=True) as connection:
+        connection.execute(f"ALTER DATABASE {name} SET DateStyle = 'SQL, DMY'")
+        connection.execute(f"ALTER DATABASE {name} SET client_encoding = 'LATIN1'")
+    # others of the same pool, who leave its connections to the server as they like them
+    others = [psycopg.connect(bouncer, autocommit=True) for _ in range(SERVER_CONNECTIONS)]
+    engine = create(parse_url(bouncer))
+    record = record_of(OutcomeReplyReceived.declaration, draft_id="你好")
+    for _ in range(4):
+        for other in others:
+            other.execute("SELECT 1")
+        writer_for(engine).write([record])
+        with engine.connect() as connection:
+            row = connection.execute(select(outcome_events.c.draft_id, outcome_events.c.occurred_at)).one()
+        assert tuple(row) == ("你好", datetime(2026, 1, 23, 14, 30, 0, 123456, tzinfo=UTC))
+    for other in others:
+        other.close()
+    engine.dispose()

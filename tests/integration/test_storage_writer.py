@@ -35,7 +35,8 @@ DISMISSED = RecommendationDismissed.declaration
 
 
 def pseudonym(address: str) -> str:
-    return f"hash of {address}"
+    """As short as a real one whatever the address: it is in an index."""
+    return f"hash of {address[:100]}"
 
 
 def writer_for(engine: Engine, event_store: str = "all") -> Writer:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
-from caseyos_otel.errors import StorageError, Unavailable
+from caseyos_otel.errors import Unavailable
 from caseyos_otel.events.record import EventRecord
 
 if TYPE_CHECKING:
@@ -76,17 +76,19 @@ class OutcomesDestination:
         self._look_at = monotonic() + LOOK_EVERY_S
         try:
             self.health = health.read(self._engine)
-        except StorageError:  # a schema before it was remembered, or a role that may not read: nothing is said
+        except Exception:
+            # a schema before it was remembered, a role that may not read: nothing is said, and what is written stays so
             self.health = None
 
     def _connect(self) -> Writer:
         from caseyos_otel.storage import engine
+        from caseyos_otel.storage.failure import unavailable
         from caseyos_otel.storage.writer import Writer
 
         try:
             opened = engine.create(engine.parse_url(self._url))
-        except StorageError as refused:
-            raise Unavailable(str(refused)) from refused
+        except Exception as refused:  # whatever it is, it is about no record
+            raise unavailable(refused) from refused
         self._engine = opened
         self._look_at = 0.0
         return Writer(

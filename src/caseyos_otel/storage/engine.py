@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 from contextlib import suppress
 from importlib import import_module
@@ -10,23 +11,33 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote
 
-from sqlalchemy import URL, Engine, QueuePool, StaticPool, create_engine, event, exc, make_url
+from sqlalchemy import URL, Connection, Engine, QueuePool, StaticPool, create_engine, event, exc, make_url
 
 from caseyos_otel.errors import StorageError
 from caseyos_otel.storage.failure import StorageUnavailable
 
 ACCEPTED: Final = "sqlite:///path/to/file.db or postgresql://user:password@host:5432/database"
 BUSY_TIMEOUT_S: Final = 5.0
-CONNECT_TIMEOUT_S: Final = 5
+_UNLESS_GIVEN: Final = {
+    "connect_timeout": 5,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 4,
+    "tcp_user_timeout": 30_000,
+}
+"""What a URL may say otherwise. A peer that has gone silent (a dropped route, a firewall) is an outage after 30 s; by
+itself the system would wait for fifteen minutes, and for an answer two hours."""
 
 _SSL_MODES: Final = {"true": "require", "1": "require", "false": "disable", "0": "disable"}
 _OTHER_DRIVERS: Final = frozenset(
     {
         # asyncpg
         "command_timeout", "max_cacheable_statement_size", "max_cached_statement_lifetime",
-        "prepared_statement_cache_size", "prepared_statement_name_func", "statement_cache_size",
+        "prepared_statement_cache_size", "prepared_statement_name_func", "statement_cache_size", "timeout",
         # SQLAlchemy's own for psycopg2, and PgBouncer's mark that ORMs of other languages read
         "async_fallback", "client_encoding", "executemany_mode", "pgbouncer", "pool_timeout", "connection_limit",
+        # Supabase's mark of where a URL was copied
+        "supa",
     }
 )  # fmt: skip
 """Options that mean something to another driver and nothing here."""
@@ -48,11 +59,14 @@ def parse_url(text: str) -> URL:
     try:
         url = make_url(text.strip().strip("\"'"))
     except (exc.ArgumentError, ValueError):
-        raise StorageError(f"the database URL cannot be read; accepted are {ACCEPTED}") from None
+        raise StorageError(
+            f"the database URL cannot be read; accepted are {ACCEPTED}, with an @ in the password written as %40"
+        ) from None
     match url.drivername.partition("+")[0].lower():
         case "sqlite":
             return url.set(drivername="sqlite")
         case "postgres" | "postgresql":
+            _refuse_part_of_password(url, text)
             return _postgresql(url)
         case other:
             raise StorageError(f"{other!r} databases are not supported; accepted are {ACCEPTED}")
@@ -81,11 +95,21 @@ def file_of(url: URL) -> Path | None:
     return Path(unquote(database.removeprefix("file:"), errors="surrogateescape")) if ours else None
 
 
+def _refuse_part_of_password(url: URL, text: str) -> None:
+    """What follows an unquoted `@` of a password would be taken for a host, which errors repeat."""
+    if "@" in f"{url.host}{url.database}" or re.search(r"[?&][^=&]*@", text):
+        raise StorageError("the database URL has an @ where none belongs: write one in the password as %40")
+
+
 def _postgresql(url: URL) -> URL:
     query: dict[str, Any] = {key: value for key, value in url.query.items() if key not in _OTHER_DRIVERS}
     ssl = query.pop("ssl", None)
     if ssl is not None:
         query.setdefault("sslmode", _SSL_MODES.get(str(ssl).lower(), ssl))
+    if query.get("sslmode") == "no-verify":  # as drivers of JavaScript call it
+        query["sslmode"] = "require"
+    if query.get("schema") == "public":  # Prisma's, and where tables are anyway; another one is search_path's to name
+        del query["schema"]
     return url.set(drivername="postgresql+psycopg", query=query)
 
 
@@ -95,11 +119,21 @@ def _create_postgresql(url: URL) -> Engine:
     except ImportError as error:
         raise StorageError(f"PostgreSQL needs psycopg 3: pip install 'caseyos-otel[postgresql]' ({error})") from None
     # prepare_threshold=None: behind PgBouncer in transaction mode a prepared statement is gone in the next transaction
-    arguments: dict[str, Any] = {"prepare_threshold": None}
-    arguments |= {} if "connect_timeout" in url.query else {"connect_timeout": CONNECT_TIMEOUT_S}
-    return create_engine(
+    # client_encoding: of the database, the role or PGCLIENTENCODING it may be one that lacks the characters of a row
+    arguments: dict[str, Any] = {"prepare_threshold": None, "client_encoding": "utf8"}
+    arguments |= {name: value for name, value in _UNLESS_GIVEN.items() if name not in url.query}
+    engine = create_engine(
         url, use_native_hstore=False, hide_parameters=True, connect_args=arguments, **_one_connection()
     )
+    event.listen(engine, "begin", _have_dates_in_iso)
+    return engine
+
+
+def _have_dates_in_iso(connection: Connection) -> None:
+    """psycopg reads no other style. For the transaction alone: behind PgBouncer the next may be on another connection."""
+    driver: Any = connection.connection.driver_connection
+    if not (driver.info.parameter_status("DateStyle") or "ISO").startswith("ISO"):
+        connection.exec_driver_sql("SET LOCAL DateStyle = 'ISO'")
 
 
 def _create_sqlite(url: URL) -> Engine:

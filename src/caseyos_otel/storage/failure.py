@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from sqlalchemy import exc
 
-from caseyos_otel.errors import Rejected, StorageError, Unavailable
+from caseyos_otel.errors import CaseyosOtelError, Rejected, StorageError, Unavailable
 
 
 class StorageUnavailable(StorageError, Unavailable):  # a state, like errors.Unavailable
@@ -39,19 +39,25 @@ _REFUSED_BY_SQLITE: Final = (
 
 def translate(error: Exception) -> StorageUnavailable | RowsRejected:
     """`error` as the answer to it. The text holds no SQL, no parameters and no row contents."""
-    if isinstance(error, StorageUnavailable | RowsRejected):
+    if isinstance(error, RowsRejected):
         return error
-    if isinstance(error, StorageError):
+    if not isinstance(error, CaseyosOtelError) and _about_values(error):
+        return RowsRejected(f"the database refuses a row: {first_line(error)}")
+    return unavailable(error)
+
+
+def unavailable(error: Exception) -> StorageUnavailable:
+    """`error` as a reason to wait, whatever it is: it came before any row was sent."""
+    if isinstance(error, StorageUnavailable):
+        return error
+    if isinstance(error, CaseyosOtelError):
         return StorageUnavailable(str(error))
-    said = first_line(error)
-    if _about_values(error):
-        return RowsRejected(f"the database refuses a row: {said}")
     mend = (
         "; `caseyos-otel db check` tells what differs, `db upgrade` makes what is missing"
         if _about_schema(error)
         else ""
     )
-    return StorageUnavailable(f"the database cannot be written now: {said}{mend}")
+    return StorageUnavailable(f"the database cannot be written now: {first_line(error)}{mend}")
 
 
 def first_line(error: Exception) -> str:

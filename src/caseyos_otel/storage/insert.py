@@ -5,7 +5,8 @@ kind can fill, which saves more than making the rows costs.
 
 PostgreSQL: COPY, which the server works on while the next rows are made; half the price of a statement that it has to
 parse. COPY knows no ON CONFLICT, so a batch with an event that is there already is refused whole, and then is stored by
-one statement that skips it. That happens after a crash. Where it is to be expected (`once_per`) COPY is not tried.
+one statement that skips it. That happens after a crash. Where it is to be expected (`once_per`) COPY is not tried, nor
+where the server refused it as such (row-level security).
 """
 
 from __future__ import annotations
@@ -19,12 +20,14 @@ from datetime import datetime
 from functools import cache
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakSet
 
 from sqlalchemy.dialects import postgresql
 
 from caseyos_otel.events.model import Declaration
 from caseyos_otel.events.record import EventRecord
 from caseyos_otel.storage.columns import EVENT_COLUMNS, OUTCOME_COLUMNS, moment
+from caseyos_otel.storage.failure import unavailable
 from caseyos_otel.storage.forms import COPY, SQLITE, Form
 from caseyos_otel.storage.partitions import is_once_per
 from caseyos_otel.storage.rows import Row, projection, row
@@ -35,6 +38,11 @@ if TYPE_CHECKING:
 
 POSTGRESQL: Final = postgresql.dialect()  # type: ignore[no-untyped-call]
 UNIQUE_VIOLATION: Final = "23505"
+NOT_SUPPORTED: Final = "0A000"
+SKIP: Final = "ON CONFLICT (event_id) DO NOTHING"
+"""Our key is named: what violates a unique index of somebody else is refused, and is not lost without a word."""
+_without_copy: Final[WeakSet[Engine]] = WeakSet()
+"""Engines whose server copies nothing into our tables: they have row-level security."""
 _PARAMETERS: Final = 128
 """Rows of SQLite that are made at once; then the threads of the service go on, as storing a row needs no GIL."""
 _LINES: Final = 32
@@ -73,23 +81,34 @@ def store(engine: Engine, records: Sequence[EventRecord], maker: Maker) -> None:
         with transaction(engine) as driver:
             executemany(driver, records, maker)
         return
-    if not is_once_per(min(record.event_id for record in records)):
-        try:
-            with transaction(engine) as driver:
-                copy(driver, records, maker)
-        except Exception as error:
-            if getattr(error, "sqlstate", None) != UNIQUE_VIOLATION:
-                raise
-        else:
-            return
-    with transaction(engine) as driver:
-        skip_stored(driver, records, maker)
+    once_per = is_once_per(min(record.event_id for record in records))
+    if once_per or engine in _without_copy or not _copied(engine, records, maker):
+        with transaction(engine) as driver:
+            skip_stored(driver, records, maker)
+
+
+def _copied(engine: Engine, records: Sequence[EventRecord], maker: Maker) -> bool:
+    """Whether COPY has stored them; not if one is there already, or the server copies nothing into such a table."""
+    try:
+        with transaction(engine) as driver:
+            copy(driver, records, maker)
+    except Exception as error:
+        state = getattr(error, "sqlstate", None)
+        if state == NOT_SUPPORTED:
+            _without_copy.add(engine)
+        elif state != UNIQUE_VIOLATION:
+            raise
+        return False
+    return True
 
 
 @contextmanager
 def transaction(engine: Engine) -> Iterator[Any]:
     """A connection of the driver, committed at the end of the block. SQLAlchemy's own would cost a batch 0.2 ms."""
-    pooled = engine.raw_connection()
+    try:
+        pooled = engine.raw_connection()
+    except Exception as error:  # a TypeError, too: it is about no row
+        raise unavailable(error) from None
     try:
         yield pooled.driver_connection
         pooled.commit()
@@ -137,7 +156,7 @@ def sqlite_insert(declaration: Declaration) -> str:
     into = f"{outcome_events.name if declaration.outcome else events.name} (event, {', '.join(names)})"
     marks = ", ".join("?" * len(names))
     name = declaration.name.replace("'", "''")
-    return f"INSERT INTO {into} VALUES ('{name}', {marks}) ON CONFLICT DO NOTHING"  # noqa: S608  # our own names
+    return f"INSERT INTO {into} VALUES ('{name}', {marks}) {SKIP}"  # noqa: S608  # our own names
 
 
 @cache
@@ -152,7 +171,7 @@ def skip_stored_statement(table: Table) -> str:
     names = ", ".join(written(table))
     types = ", ".join(f"{name} {table.c[name].type.compile(POSTGRESQL)}" for name in written(table))
     rows = f"SELECT {names} FROM json_to_recordset(%s::json) AS r({types})"  # noqa: S608  # names of our own tables
-    return f"INSERT INTO {table.name} ({names}) {rows} ON CONFLICT DO NOTHING"
+    return f"INSERT INTO {table.name} ({names}) {rows} {SKIP}"
 
 
 def written(table: Table) -> tuple[str, ...]:

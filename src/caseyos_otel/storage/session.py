@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 from weakref import WeakSet
 
-from sqlalchemy import Connection, Engine, Table, event, exc, inspect
+from sqlalchemy import Connection, Engine, Table, event, exc, insert, inspect
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session, SessionTransaction
 
@@ -45,6 +45,7 @@ def insert_through(
     Raises:
         StorageError: not a SQLAlchemy session, another database, or one without our tables. An `AsyncSession` raises
             the latter two when it flushes or commits.
+        sqlalchemy.exc.IntegrityError: an index or a constraint of the host's own refuses the row.
     """
     sync, is_async = _sync_session(session)
     table = outcome_events if record.outcome else events
@@ -153,13 +154,19 @@ def _surrounding(transaction: SessionTransaction | None) -> SessionTransaction |
 def _insert(session: Session, item: _Item) -> None:
     connection = _connection(session, item.table)
     _require_tables(connection)
-    statement = _INSERT[connection.dialect.name](item.table).values(item.row).on_conflict_do_nothing()
-    connection.execute(statement)
+    statement = _INSERT[connection.dialect.name](item.table).values(item.row)
+    connection.execute(
+        # our key is named: an index of the host's may refuse the row, and its transaction, but not lose it without a word
+        statement.on_conflict_do_nothing(index_elements=[item.table.c.event_id]),
+        # a tenant's schema is for the host's tables; ours are where the search path finds them
+        execution_options={"schema_translate_map": None},
+    )
 
 
 def _connection(session: Session, table: Table) -> Connection:
     try:
-        connection = session.connection(bind_arguments={"clause": table})
+        # the statement rather than the table: a session may have one database to write to and others to read from
+        connection = session.connection(bind_arguments={"clause": insert(table)})
     except exc.UnboundExecutionError:
         raise StorageError(
             f"this session has no database for the table {table.name}; give it a bind, or binds={{...}} with this table"

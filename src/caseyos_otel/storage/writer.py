@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from caseyos_otel.events.record import EventRecord
 from caseyos_otel.storage import partitions
-from caseyos_otel.storage.failure import translate
+from caseyos_otel.storage.failure import StorageUnavailable, translate, unavailable
 from caseyos_otel.storage.insert import Maker, store
 
 if TYPE_CHECKING:
@@ -57,21 +57,33 @@ class Writer:
             return
         try:
             self._make_ready(stored)
-            store(self._engine, stored, Maker(self._disclose, self._pseudonym, datetime.now(UTC)))
-        except Exception as error:
-            # not chained: the driver's text may repeat the row, and with it an address
-            raise translate(error) from None
+            self._store(stored)
+        except StorageUnavailable:
+            # the reason may be the connection's for as long as it lasts: a server that is a replica now, a role's settings
+            self.release()
+            raise
 
     def release(self) -> None:
         """Close the connection while there is nothing to write; the next write opens one."""
         self._engine.dispose()
 
     def _make_ready(self, records: Sequence[EventRecord]) -> None:
-        if self._prepare is not None:
-            self._prepare(self._engine)
-            self._prepare = None
-        if self._engine.dialect.name == "postgresql":
-            self._make_partitions([record.event_id for record in records if not record.outcome])
+        """Raises StorageUnavailable, whatever is wrong: no row has been sent yet, so none can be at fault."""
+        try:
+            if self._prepare is not None:
+                self._prepare(self._engine)
+                self._prepare = None
+            if self._engine.dialect.name == "postgresql":
+                self._make_partitions([record.event_id for record in records if not record.outcome])
+        except Exception as error:
+            raise unavailable(error) from None
+
+    def _store(self, records: Sequence[EventRecord]) -> None:
+        try:
+            store(self._engine, records, Maker(self._disclose, self._pseudonym, datetime.now(UTC)))
+        except Exception as error:
+            # not chained: the driver's text may repeat the row, and with it an address
+            raise translate(error) from None
 
     def _make_partitions(self, event_ids: Sequence[str]) -> None:
         if not event_ids:

@@ -30,6 +30,8 @@ HOST = "casey:pa%40ss@db.example:5432/app"
         (f"postgresql+asyncpg://{HOST}?ssl=require", f"postgresql+psycopg://{HOST}?sslmode=require"),
         (f"postgresql+asyncpg://{HOST}?ssl=verify-full", f"postgresql+psycopg://{HOST}?sslmode=verify-full"),
         (f"postgres://{HOST}?ssl=true", f"postgresql+psycopg://{HOST}?sslmode=require"),
+        (f"postgres://{HOST}?sslmode=no-verify&supa=x", f"postgresql+psycopg://{HOST}?sslmode=require"),
+        (f"postgresql://{HOST}?schema=public&timeout=5", f"postgresql+psycopg://{HOST}"),
         (
             f"postgresql+asyncpg://{HOST}?prepared_statement_cache_size=0&ssl=require",
             f"postgresql+psycopg://{HOST}?sslmode=require",
@@ -59,6 +61,21 @@ def test_what_is_no_url_is_refused_without_repeating_it(given: str) -> None:
         parse_url(given)
     assert "secret" not in str(raised.value)
     assert raised.value.__suppress_context__
+
+
+@pytest.mark.parametrize(
+    "password", ["hush@S3cretTail", "hush@S3cret/Tail", "hush@S3cret@Tail", "hush@S3cret:Tail", "hush@S3cret?Tail"]
+)
+def test_an_at_sign_that_is_not_quoted_in_a_password_is_refused_without_repeating_any_of_it(password: str) -> None:
+    with pytest.raises(StorageError, match="as %40") as raised:
+        parse_url(f"postgresql://casey:{password}@db.example/app")
+    assert not any(part in str(raised.value) for part in ("hush", "S3cret", "Tail", "casey", "db.example"))
+
+
+def test_an_at_sign_is_taken_where_it_is_no_part_of_a_password(tmp_path: Path) -> None:
+    azure = parse_url("postgresql://casey@db:secret@db.example/app?application_name=a@b")
+    assert (azure.username, azure.password, azure.host) == ("casey@db", "secret", "db.example")
+    assert parse_url(f"sqlite:///{tmp_path}/a@b@c.db").database == f"{tmp_path}/a@b@c.db"
 
 
 def test_a_missing_driver_is_named_with_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
