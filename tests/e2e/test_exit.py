@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import signal
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.service import SAYS_WHEN_WORKERS_HEAR, Server, environment, rows, run, wait_for
+from tests.e2e.service import SAYS_WHEN_WORKERS_HEAR, Server, cli, environment, rows, run, wait_for
 from tests.ports import free_port
 
 APP = """
@@ -209,6 +211,21 @@ def test_an_exit_with_every_destination_down_keeps_what_is_durable(tmp_path: Pat
     quiet.write_text("import time\ntime.sleep(1.5)\n")
     run(quiet, env)
     assert rows(state, "select deal_id from outcome_events") == [("d1",)]
+
+
+def test_a_sqlite_file_that_somebody_keeps_locked_is_away_and_no_exit_waits_for_it(tmp_path: Path, state: Path) -> None:
+    """As a tool does that has it open in the middle of a transaction."""
+    program = tmp_path / "program.py"
+    program.write_text("from caseyos_otel import track\ntrack('outcome_deal_advanced', deal_id='d1')\n")
+    assert run(program, environment(state)).returncode == 0
+    with closing(sqlite3.connect(state / "caseyos.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        done = run(program, environment(state))
+        assert done.returncode == 0
+        assert "outcomes is away" in done.stderr, "it gave up, and did not wait for the end of the transaction"
+        other.execute("ROLLBACK")
+    cli(environment(state), "spool", "drain")
+    assert rows(state, "select count(*) from outcome_events") == [(2,)]
 
 
 def test_an_application_that_exits_at_once_still_logs_everything(tmp_path: Path, state: Path) -> None:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from caseyos_otel.storage.writer import Writer
 
 LOOK_EVERY_S: Final = 600.0
+BUSY_TIMEOUT_S: Final = 0.5
+"""A SQLite file that another process holds for longer is away: what waits is tried again, and an exit does not wait."""
 
 
 class OutcomesDestination:
@@ -86,7 +88,7 @@ class OutcomesDestination:
         from caseyos_otel.storage.writer import Writer
 
         try:
-            opened = engine.create(engine.parse_url(self._url))
+            opened = engine.create(engine.parse_url(self._url), BUSY_TIMEOUT_S)
         except Exception as refused:  # whatever it is, it is about no record
             raise unavailable(refused) from refused
         self._engine = opened

@@ -77,7 +77,7 @@ class SegmentDirectory:
 
     def hold(self) -> None:
         """Make and lock the lock anew where somebody removed it (a cleaner of old files): nobody could tell who lives."""
-        if self._lock_fd < 0 or os.access(self.path / lock.NAME, os.F_OK):
+        if self._lock_fd < 0 or self.is_inherited or os.access(self.path / lock.NAME, os.F_OK):
             return
         with contextlib.suppress(OSError):
             if (fd := lock.acquire(self.path, create=True)) is not None:

@@ -72,13 +72,16 @@ def parse_url(text: str) -> URL:
             raise StorageError(f"{other!r} databases are not supported; accepted are {ACCEPTED}")
 
 
-def create(url: URL) -> Engine:
+def create(url: URL, busy_timeout_s: float = BUSY_TIMEOUT_S) -> Engine:
     """An engine that connects when first used, holds at most one connection, and leaves a parent process's alone.
+
+    `busy_timeout_s`: how long SQLite waits for another one's transaction.
 
     Raises:
         StorageError: the PostgreSQL driver is not installed.
     """
-    engine = _create_sqlite(url) if url.get_backend_name() == "sqlite" else _create_postgresql(url)
+    on_sqlite = url.get_backend_name() == "sqlite"
+    engine = _create_sqlite(url, busy_timeout_s) if on_sqlite else _create_postgresql(url)
     event.listen(engine, "connect", _remember_process)
     event.listen(engine, "checkout", _leave_to_parent)
     return engine
@@ -136,8 +139,8 @@ def _have_dates_in_iso(connection: Connection) -> None:
         connection.exec_driver_sql("SET LOCAL DateStyle = 'ISO'")
 
 
-def _create_sqlite(url: URL) -> Engine:
-    arguments = {"timeout": BUSY_TIMEOUT_S, "check_same_thread": False}
+def _create_sqlite(url: URL, busy_timeout_s: float) -> Engine:
+    arguments = {"timeout": busy_timeout_s, "check_same_thread": False}
     database = url.database or ":memory:"
     pool = {"poolclass": StaticPool} if ":memory:" in database else _one_connection()
     engine = create_engine(url, hide_parameters=True, connect_args=arguments, **pool)
