@@ -176,11 +176,11 @@ def _names(text: str) -> tuple[str, ...]:
     return tuple(part for part in (piece.strip().lower() for piece in text.split(",")) if part)
 
 
-_ANY = "any text"
-# ruff: noqa: E501  # one line a variable, so that the table reads as one
 NOT_A_DATABASE = "not-accepted://"
 """A URL that no storage takes, so that outcomes wait for a mend instead of going to a file that nobody looks into."""
 
+_ANY = "any text"
+# ruff: noqa: E501  # one line a variable, so that the table reads as one
 VARIABLES: tuple[Variable, ...] = (
     Variable(
         "CASEYOS_OTEL_EXPORTERS",

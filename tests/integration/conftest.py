@@ -21,10 +21,13 @@ from typing import Any
 import psycopg
 import pytest
 import uuid_utils
+from sqlalchemy import Engine
 
 from caseyos_otel.events.field import FieldType
 from caseyos_otel.events.model import Declaration
 from caseyos_otel.events.record import EventRecord
+from caseyos_otel.storage import schema
+from caseyos_otel.storage.engine import create, parse_url
 from tests.ports import free_port
 
 UNPRIVILEGED = "nobody"
@@ -131,6 +134,15 @@ def database_url(request: pytest.FixtureRequest) -> str:
     """Each of the two databases, empty."""
     url: str = request.getfixturevalue(f"{request.param}_url")
     return url
+
+
+@pytest.fixture
+def engine(database_url: str) -> Iterator[Engine]:
+    """Each of the two databases, with our tables."""
+    engine = create(parse_url(database_url))
+    schema.upgrade(engine)
+    yield engine
+    engine.dispose()
 
 
 MOMENT = 1_769_178_600_123_456_789

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -58,14 +58,6 @@ def declared(monkeypatch: pytest.MonkeyPatch) -> None:
     known = registry.get
     own = ContractWitnessed.declaration
     monkeypatch.setattr(registry, "get", lambda name: own if name == own.name else known(name))
-
-
-@pytest.fixture
-def engine(database_url: str) -> Iterator[Engine]:
-    engine = create(parse_url(database_url))
-    schema.upgrade(engine)
-    yield engine
-    engine.dispose()
 
 
 def policy(event_days: int = 90, outcome_days: int = 365) -> Policy:

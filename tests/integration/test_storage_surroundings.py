@@ -6,7 +6,7 @@ import os
 import socket
 import sys
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -36,14 +36,6 @@ def writer_for(engine: Engine) -> Writer:
     return Writer(
         engine, event_store="all", disclose=lambda r: r.values, pseudonym=lambda a: f"h of {a}", prepare=schema.upgrade
     )
-
-
-@pytest.fixture
-def engine(database_url: str) -> Iterator[Engine]:
-    engine = create(parse_url(database_url))
-    schema.upgrade(engine)
-    yield engine
-    engine.dispose()
 
 
 def as_role(url: str, role: str) -> str:

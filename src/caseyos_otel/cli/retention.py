@@ -65,13 +65,7 @@ def _load_declarations(in_force: Settings) -> list[str]:
     from caseyos_otel.events.registry import registry
 
     registry.load_entry_points()
-    problems = []
-    for path in in_force.hooks:
-        try:
-            declared.load([path], registry)
-        except CaseyosOtelError as error:
-            problems.append(str(error))
-    return problems
+    return declared.load_each(in_force.hooks, registry)
 
 
 def _database(in_force: Settings, url: str, now: datetime, dry_run: bool) -> Report:

@@ -45,13 +45,21 @@ def load(paths: Iterable[str], registry: Registry) -> None:
                 raise ConfigurationError(f"{path}: events.{cls.declaration.name}: {error}") from None
 
 
-def load_or_report(paths: Iterable[str], registry: Registry) -> None:
-    """`load` for a process that goes on whatever a file says: its events are then undeclared, and set aside."""
+def load_each(paths: Iterable[str], registry: Registry) -> list[str]:
+    """`load` for a process that goes on whatever a file says: its events are then undeclared. What was wrong, a sentence each."""
+    problems = []
     for path in paths:
         try:
             load([path], registry)
         except ConfigurationError as error:
-            diagnostics.error(str(error))
+            problems.append(str(error))
+    return problems
+
+
+def load_or_report(paths: Iterable[str], registry: Registry) -> None:
+    """`load_each`, whose sentences go to our log: events of such a file are set aside."""
+    for problem in load_each(paths, registry):
+        diagnostics.error(problem)
 
 
 def parse(text: str, where: str) -> list[type[Event]]:

@@ -23,7 +23,7 @@ PLAIN_FOR: Final = timedelta(days=90)
 """How long an address or a name may stay as it is."""
 LATE_AFTER: Final = timedelta(days=2)
 _RUNS_KEPT: Final = timedelta(days=365)
-_UTC: Final = text("SELECT set_config('TimeZone', 'UTC', true), set_config('DateStyle', 'ISO', true)")
+_UTC: Final = text("SET LOCAL TimeZone = 'UTC'")
 """For one transaction: behind PgBouncer the session is somebody else's next."""
 
 _ANOTHER_KEY: Final = (
@@ -132,9 +132,9 @@ def run(engine: Engine, policy: Policy, pseudonym: Pseudonym, progress: Progress
 
 
 def in_utc(engine: Engine) -> Engine:
-    """The same, with moments that PostgreSQL writes in UTC and in ISO's way, whatever role and database are set to.
+    """The same, with moments that PostgreSQL writes in UTC, whatever role and database are set to.
 
-    In another zone some moments of the years 1 and 9999 have no datetime; written in another way, none has.
+    In another zone some moments of the years 1 and 9999 have no datetime.
     """
     if engine.dialect.name == "postgresql":
         event.listen(engine, "begin", lambda connection: connection.execute(_UTC))
