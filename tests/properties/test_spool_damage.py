@@ -8,7 +8,6 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from caseyos_otel.spool.adopt import Spool
 from caseyos_otel.spool.problem import Problem
 from caseyos_otel.spool.segment import (
     HEADER_SIZE,
@@ -20,6 +19,7 @@ from caseyos_otel.spool.segment import (
     encode_record,
     scan,
 )
+from caseyos_otel.spool.spool import Spool
 
 payloads = st.lists(st.binary(min_size=1, max_size=80), min_size=1, max_size=12)
 sizes_alike = st.lists(st.binary(min_size=64 - RECORD_OVERHEAD, max_size=64 - RECORD_OVERHEAD), min_size=1, max_size=12)

@@ -10,8 +10,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from caseyos_otel.spool.adopt import Spool
 from caseyos_otel.spool.problem import Problem
+from caseyos_otel.spool.spool import Spool
 
 DESTINATIONS = ("outcomes", "sentry")
 SERIES = ("outcomes", "failures")

@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 
 from caseyos_otel.spool import writer
-from caseyos_otel.spool.adopt import Spool
 from caseyos_otel.spool.problem import Problem, SpoolUnavailable
+from caseyos_otel.spool.spool import Spool
 from tests.descriptors import descriptors
 from tests.steps import interrupted
 

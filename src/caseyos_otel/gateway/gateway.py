@@ -30,7 +30,6 @@ FULL_RETRY_S: Final = 5
 NOWHERE_RETRY_S: Final = 60
 """The same where no destination is on: somebody must change the configuration first."""
 SYNC_EVERY_S: Final = 1.0
-ADOPT_EVERY_S: Final = 5.0
 SPANS_FILL: Final = 0.5
 """Share of the spool that spans may fill: the rest is for events."""
 
@@ -83,7 +82,7 @@ class Gateway:
             Work("deciding traces", 0.25, made.table.tick),
             Work("syncing the spool", SYNC_EVERY_S, made.sync),
             Work("writing the status file", SYNC_EVERY_S, self.write_status),
-            Work("adopting", ADOPT_EVERY_S, made.spooling.adopt),
+            Work("adopting", SYNC_EVERY_S, made.spooling.adopt_in_time),
         ]
 
     def _slow_timers(self, made: GatewayDestinations) -> list[Timer]:

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from caseyos_otel.processors.chain import EventChain
 
 SYNC_EVERY_S = 1.0
-ADOPT_EVERY_S = 5.0
 
 
 class Pipeline:
@@ -183,7 +182,7 @@ class Pipeline:
         now = time.monotonic()
         for name, every_s, work in (
             ("sync", SYNC_EVERY_S, self.destinations.spooling.sync),
-            ("adopt", ADOPT_EVERY_S, self.destinations.spooling.adopt),
+            ("adopt", SYNC_EVERY_S, self.destinations.spooling.adopt_in_time),
             ("status", SYNC_EVERY_S, self.write_status),
         ):
             if now - self._last.get(name, 0.0) >= every_s:

@@ -18,14 +18,15 @@ from caseyos_otel.pipeline.gauges import SpoolHealth
 from caseyos_otel.pipeline.set_aside import SetAside
 from caseyos_otel.redaction.disclosure import minimise
 from caseyos_otel.settings import Settings
-from caseyos_otel.spool.adopt import Spool
 from caseyos_otel.spool.disk import is_ephemeral, type_of
 from caseyos_otel.spool.problem import FrameRefused, Problem, SpoolFull, SpoolUnavailable
 from caseyos_otel.spool.reader import SpoolReader
+from caseyos_otel.spool.spool import Spool
 
 AGAIN_AFTER_S: Final = 10.0
 """A spool that has refused nothing for so long takes events again: at the edge of a full disk small records still fit where
 a large one did not, and nobody wants to read of each."""
+ADOPT_EVERY_S: Final = 5.0
 
 
 class Spooling:
@@ -36,6 +37,7 @@ class Spooling:
         self._resource = resource
         self._encoder: RequestEncoder | None = None
         self._refused_at: float | None = None
+        self._adopted_at = 0.0
         self._readers: list[str] = []
         self.spool = Spool(settings.spool_path, max_bytes=settings.spool_max_bytes, on_problem=_problem, role=role)
         self.set_aside = SetAside(settings.spool_path, lambda record: self._frames().encode([record]))
@@ -113,8 +115,14 @@ class Spooling:
 
     def adopt(self) -> None:
         """Take over what dead processes left in the spool."""
+        self._adopted_at = time.monotonic()
         if self._readers:
             self.spool.adopt()
+
+    def adopt_in_time(self) -> None:
+        """`adopt` where it is due: every five seconds, and at each call while there is more. Call it each second."""
+        if self.spool.adoption.may_go_on or time.monotonic() - self._adopted_at >= ADOPT_EVERY_S:
+            self.adopt()
 
     def sync(self) -> None:
         """Sync the spool against power loss, and keep it within its bound."""

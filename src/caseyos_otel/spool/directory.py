@@ -75,9 +75,18 @@ class SegmentDirectory:
         if fd >= 0:
             os.close(fd)
 
+    def release(self) -> None:
+        """`let_go`, in turn with what other threads do here: none of them touches what the next owner has."""
+        with self._mutex:
+            self.let_go()
+
+    @property
+    def _is_ours(self) -> bool:
+        return self._lock_fd >= 0
+
     def hold(self) -> None:
         """Make and lock the lock anew where somebody removed it (a cleaner of old files): nobody could tell who lives."""
-        if self._lock_fd < 0 or self.is_inherited or os.access(self.path / lock.NAME, os.F_OK):
+        if not self._is_ours or self.is_inherited or os.access(self.path / lock.NAME, os.F_OK):
             return
         with contextlib.suppress(OSError):
             if (fd := lock.acquire(self.path, create=True)) is not None:
@@ -128,13 +137,30 @@ class SegmentDirectory:
     def read(self, destination: str, segment: str, max_records: int, max_bytes: int) -> Taken | None:
         """The next records of `segment` for a destination, at least one if there is one; None when there is nothing new.
 
-        Damage is set aside and passed.
+        Damage is set aside and passed. Nothing is read here any more once the directory is let go.
         """
+        if not self._is_ours:
+            return None
         return self._files.read(segment, self._cursors.position(destination, segment), max_records, max_bytes)
 
     def advance(self, destination: str, ends: Mapping[str, int]) -> None:
-        """Remember that `destination` has everything before these positions."""
-        self._cursors.advance(destination, ends, self.segments())
+        """Remember that `destination` has everything before these positions.
+
+        Where the directory was let go meanwhile, as far as nobody else has it now: else it is delivered once more.
+        """
+        with self._mutex:
+            if self._is_ours:
+                self._cursors.advance(destination, ends, self.segments())
+                return
+        with contextlib.suppress(OSError):
+            if (again := self.take(self.path, self._on_problem)) is not None:
+                again.catch_up(destination, ends)
+                again.let_go()
+
+    def catch_up(self, destination: str, ends: Mapping[str, int]) -> None:
+        """`advance` where these positions are further than the stored ones."""
+        stored = {name: self._cursors.position(destination, name) for name in ends}
+        self.advance(destination, {name: max(end, stored[name]) for name, end in ends.items()})
 
     # -- tidying -------------------------------------------------------------------------------------------------
 
@@ -146,7 +172,7 @@ class SegmentDirectory:
         `abandon_after` seconds: a sibling or the next deployment may still deliver it. Then it goes, and is reported.
         """
         with self._mutex:
-            for segment in self.segments():
+            for segment in self.segments() if self._is_ours else ():
                 try:
                     self._reap(segment, known, abandon_after)
                 except OSError:
@@ -177,6 +203,8 @@ class SegmentDirectory:
     def evict(self, segment: str) -> int:
         """Unlink a complete segment although somebody waits for it, and report what is lost; the bytes that are free now."""
         with self._mutex, contextlib.suppress(FileNotFoundError):
+            if not self._is_ours:
+                return 0
             size = self.size(segment)
             lost = {name: self._unread(name, segment) for name in sorted(self._laggards(segment))}
             self._files.unlink(segment)
@@ -194,12 +222,13 @@ class SegmentDirectory:
         size = self.size(segment)
         return frozenset(name for name in self._destinations if self._cursors.position(name, segment) < size)
 
-    def has_work_for(self, known: frozenset[str]) -> bool:
-        """True while a destination of this process has something to read here."""
+    def waiting(self, known: frozenset[str]) -> frozenset[str]:
+        """Which destinations of this process have something to read here."""
         try:
-            return any(self._laggards(name) & known for name in self.segments() if self._files.is_readable(name))
+            laggards = [self._laggards(name) for name in self.segments() if self._files.is_readable(name)]
         except OSError:
-            return True
+            return known  # to be seen when it can be looked at again
+        return known & frozenset().union(*laggards)
 
     def remove_if_empty(self) -> bool:
         """Remove the directory and let its lock go, when nothing is left but the owner's own small files."""

@@ -148,7 +148,7 @@ class SpoolWriter:
         if own is not None and is_over:
             own.reap(self._destinations)
             if not own.remove_if_empty():
-                own.let_go()
+                own.release()
 
     def after_fork_in_child(self) -> None:
         """Forget what is the parent's: closed here, still locked there. The next append makes a new directory."""

@@ -19,8 +19,8 @@ from caseyos_otel.events.registry import registry
 from caseyos_otel.otlp.decode import decode
 from caseyos_otel.otlp.encode import RequestEncoder
 from caseyos_otel.processors.trail import TrailSpanProcessor
-from caseyos_otel.spool.adopt import Spool
 from caseyos_otel.spool.segment import HEADER_SIZE, Record, scan
+from caseyos_otel.spool.spool import Spool
 
 DEAL = registry.require("outcome_deal_advanced")
 FAILED = registry.require("action_failed")

@@ -21,7 +21,7 @@ from caseyos_otel.exporters import owed
 from caseyos_otel.exporters.delivery import Delivery
 from caseyos_otel.otlp.decode import decode
 from caseyos_otel.otlp.encode import RequestEncoder
-from caseyos_otel.spool.adopt import Spool
+from caseyos_otel.spool.spool import Spool
 from tests.records import event
 
 FOREVER_S = 3600.0

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from caseyos_otel.spool.adopt import Spool
 from caseyos_otel.spool.problem import Problem
+from caseyos_otel.spool.spool import Spool
 
 
 @pytest.fixture

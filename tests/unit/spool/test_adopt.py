@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from caseyos_otel.spool.adopt import Spool
+from caseyos_otel.spool.directory import SegmentDirectory
 from caseyos_otel.spool.problem import Problem
 from caseyos_otel.spool.segment import HEADER_SIZE, VERSION, encode_header
+from caseyos_otel.spool.spool import Spool
 from tests.descriptors import descriptors
 
 MakeSpool = Callable[..., Spool]
@@ -202,14 +203,92 @@ def test_of_very_many_directories_some_are_taken_at_a_time_and_leave_the_host_it
     for _ in range(150):
         left("outcomes")
     spool = make_spool("outcomes")
-    assert 0 < spool.adopt() <= 100
-    assert len(descriptors(root)) <= 100
+    assert 0 < spool.adopt() <= 64
+    assert len(descriptors(root)) <= 64
     frames = drain(spool, "outcomes")
     while spool.adopt():
         frames += drain(spool, "outcomes")
     assert len(frames) == 150
     spool.adopt()
     assert not list(root.iterdir())
+
+
+def test_a_destination_that_is_away_holds_up_no_other_one_however_many_processes_died_meanwhile(
+    make_spool: MakeSpool, drain: Drain, left: Callable[..., None], root: Path
+) -> None:
+    for number in range(200):
+        left("outcomes", "sentry", frame=b"%d" % number)
+    spool = make_spool("outcomes", "sentry")
+    delivered: list[bytes] = []
+    while spool.adopt() or spool.adoption.may_go_on:
+        assert len(descriptors(root)) <= 2 * 64
+        delivered += drain(spool, "sentry")
+    assert sorted(map(int, delivered)) == list(range(200)), "while outcomes took nothing"
+    delivered = drain(spool, "outcomes")
+    while spool.adopt():
+        delivered += drain(spool, "outcomes")
+    assert sorted(map(int, delivered)) == list(range(200))
+    spool.adopt()
+    assert not list(root.iterdir())
+
+
+def test_what_a_destination_that_is_away_waits_in_is_not_looked_at_again_until_it_is_back(
+    make_spool: MakeSpool, left: Callable[..., None], drain: Drain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(200):
+        left("outcomes", "sentry")
+    spool = make_spool("outcomes", "sentry")
+    while spool.adopt() or spool.adoption.may_go_on:
+        drain(spool, "sentry")
+    looked: list[Path] = []
+    take = SegmentDirectory.take
+    monkeypatch.setattr(SegmentDirectory, "take", lambda path, tell: looked.append(path) or take(path, tell))
+    assert spool.adopt() == 0
+    assert looked == []
+    drain(spool, "outcomes")
+    assert spool.adopt() == len(looked) > 0
+
+
+def test_what_was_let_go_while_a_batch_of_it_was_on_its_way_belongs_to_its_next_owner(
+    make_spool: MakeSpool, left: Callable[..., None], drain: Drain, crash: Crash, root: Path
+) -> None:
+    left("outcomes")
+    first, second = make_spool("outcomes"), make_spool("outcomes", "otlp")
+    first.adopt()
+    on_its_way = first.reader("outcomes").read()
+    first.close()
+    second.adopt()
+    assert drain(second, "outcomes") == [b"frame"]
+    first.reader("outcomes").commit(on_its_way)
+    second.adopt()
+    assert list(root.glob("*/*.seg")), "first does not know that it waits for otlp"
+    assert drain(second, "otlp") == [b"frame"]
+    second.adopt()
+    assert not list(root.iterdir())
+
+
+@pytest.mark.parametrize("let_go_again", [False, True])
+def test_a_late_commit_does_not_move_the_next_owners_cursor_back(
+    make_spool: MakeSpool, crash: Crash, let_go_again: bool
+) -> None:
+    dead = make_spool("outcomes")
+    for number in range(3):
+        dead.writer.append("outcomes", b"%d" % number)
+    crash(dead)
+    first, second = make_spool("outcomes"), make_spool("outcomes")
+    first.adopt()
+    one = first.reader("outcomes").read(1)
+    first.close()
+    second.adopt()
+    two = second.reader("outcomes").read(2)
+    second.reader("outcomes").commit(two)
+    if let_go_again:
+        second.close()
+    first.reader("outcomes").commit(one)
+    second.close()
+    third = make_spool("outcomes")
+    third.adopt()
+    assert third.reader("outcomes").read().frames == [b"2"]
 
 
 def test_a_host_without_descriptors_left_is_none_the_worse_for_adoption(

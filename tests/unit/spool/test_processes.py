@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from caseyos_otel.spool.adopt import Spool
 from caseyos_otel.spool.find import find
 from caseyos_otel.spool.problem import Problem
+from caseyos_otel.spool.spool import Spool
 from caseyos_otel.spool.status import oldest_age, pending
 from caseyos_otel.spool.writer import SEGMENT_BYTES
 
@@ -25,7 +25,7 @@ Drain = Callable[..., list[bytes]]
 PRELUDE = """
 import os, signal, sys, time
 from pathlib import Path
-from caseyos_otel.spool.adopt import Spool
+from caseyos_otel.spool.spool import Spool
 segment_bytes = int(sys.argv[2])
 spool = Spool(Path(sys.argv[1]), on_problem=lambda problem: sys.exit(str(problem)), segment_bytes=segment_bytes)
 spool.reader("outcomes")

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from caseyos_otel.spool.adopt import Spool
 from caseyos_otel.spool.problem import Problem
 from caseyos_otel.spool.segment import HEADER_SIZE, VERSION, Record, encode_header, encode_record, scan
+from caseyos_otel.spool.spool import Spool
 
 MakeSpool = Callable[..., Spool]
 Drain = Callable[..., list[bytes]]

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from caseyos_otel.spool import quarantine
-from caseyos_otel.spool.adopt import Spool
 from caseyos_otel.spool.problem import Problem, SpoolFull, SpoolUnavailable
 from caseyos_otel.spool.space import used
+from caseyos_otel.spool.spool import Spool
 
 MakeSpool = Callable[..., Spool]
 Drain = Callable[..., list[bytes]]

@@ -4,8 +4,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from caseyos_otel.spool.adopt import Spool
 from caseyos_otel.spool.segment import RECORD_OVERHEAD, encode_header, encode_record
+from caseyos_otel.spool.spool import Spool
 from caseyos_otel.spool.status import Pending, pending
 
 MakeSpool = Callable[..., Spool]

@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 
 from caseyos_otel.spool import unsynced, written
-from caseyos_otel.spool.adopt import Spool
 from caseyos_otel.spool.directory import SegmentDirectory
 from caseyos_otel.spool.problem import FrameRefused, Problem, SpoolUnavailable
 from caseyos_otel.spool.segment import HEADER_SIZE, MAX_PAYLOAD, RECORD_OVERHEAD, intact
+from caseyos_otel.spool.spool import Spool
 from caseyos_otel.spool.wakeup import Wakeup
 
 MakeSpool = Callable[..., Spool]
