@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -24,7 +24,8 @@ Found = dict[str, Any]
 def places(in_force: Settings, event_id: str) -> tuple[list[Found], list[str]]:
     """Where an event is, and what could not be looked at."""
     root = in_force.spool_path
-    found = [*_spooled(root, event_id), *_set_aside(root, event_id)]
+    everybody = [d.name for d in in_force.destinations() if d.on]
+    found = [*_spooled(root, event_id, everybody), *_set_aside(root, event_id)]
     found += [{"state": "quarantined", "where": str(p)} for p in find.find_quarantined(root, event_id.encode("ascii"))]
     unseen = []
     try:
@@ -34,8 +35,8 @@ def places(in_force: Settings, event_id: str) -> tuple[list[Found], list[str]]:
     return found, unseen
 
 
-def _spooled(root: Path, event_id: str) -> Iterator[Found]:
-    for place in find.find(root, event_id.encode("ascii")):
+def _spooled(root: Path, event_id: str, everybody: Collection[str]) -> Iterator[Found]:
+    for place in find.find(root, event_id.encode("ascii"), everybody):
         appended = datetime.fromtimestamp(place.appended_at / 1e9, UTC).isoformat(timespec="seconds")
         wanted = _wanted(place.payload, event_id)
         common = {"where": str(place.segment), "since": appended}

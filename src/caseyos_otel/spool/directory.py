@@ -41,7 +41,7 @@ class SegmentDirectory:
         self._mutex = threading.RLock()
         self._files = SegmentFiles(path, written_size, on_problem)
         self._cursors = cursor.Cursors(path, on_problem)
-        self._destinations = self._stored_destinations()
+        self._destinations = destinations_of(path)
 
     # -- whose it is ---------------------------------------------------------------------------------------------
 
@@ -117,12 +117,6 @@ class SegmentDirectory:
             self._destinations = wanted
             names = "".join(f"{name}\n" for name in sorted(wanted)).encode()
             cursor.replace_or_report(self.path / DESTINATIONS, names, self._on_problem)
-
-    def _stored_destinations(self) -> frozenset[str]:
-        try:
-            return frozenset((self.path / DESTINATIONS).read_text().split())
-        except (OSError, UnicodeDecodeError):
-            return frozenset()
 
     # -- reading -------------------------------------------------------------------------------------------------
 
@@ -250,6 +244,14 @@ class SegmentDirectory:
 
 def _is_small_file(name: str) -> bool:
     return name in (lock.NAME, DESTINATIONS, f"{DESTINATIONS}.tmp") or name.startswith(cursor.PREFIX)
+
+
+def destinations_of(directory: Path) -> frozenset[str]:
+    """Whom its segments wait for. Nobody is named where a power cut emptied that file, for one: they wait for everybody."""
+    try:
+        return frozenset((directory / DESTINATIONS).read_text().split())
+    except (OSError, UnicodeDecodeError):
+        return frozenset()
 
 
 def prepare(root: Path) -> None:

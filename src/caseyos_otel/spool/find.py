@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from caseyos_otel.spool import cursor, lock, quarantine
-from caseyos_otel.spool.directory import DESTINATIONS
+from caseyos_otel.spool.directory import destinations_of
 from caseyos_otel.spool.segment import HEADER_SIZE, Record, check_header, scan
 from caseyos_otel.spool.segment_files import SUFFIX
 
@@ -56,11 +56,11 @@ def is_alive(folder: Path) -> bool:
     return False
 
 
-def find(root: Path, needle: bytes) -> Iterator[Place]:
-    """The records whose payload contains `needle`."""
+def find(root: Path, needle: bytes, everybody: Collection[str] = ()) -> Iterator[Place]:
+    """The records whose payload contains `needle`. A directory that names no destinations waits for `everybody`."""
     for folder in folders(root):
-        names = _destinations(folder)
-        positions = {name: _positions(folder, name) for name in names}
+        names = sorted(destinations_of(folder) or everybody)
+        positions = {name: cursor.trusted(folder, name) for name in names}
         for segment in segments(folder):
             for record in _records(segment, needle):
                 ends = {name: positions[name].get(segment.name, HEADER_SIZE) for name in names}
@@ -88,14 +88,3 @@ def _content(path: Path) -> bytes:
         return path.read_bytes()
     except OSError:
         return b""
-
-
-def _destinations(folder: Path) -> list[str]:
-    return sorted(_content(folder / DESTINATIONS).decode("ascii", "replace").split())
-
-
-def _positions(folder: Path, destination: str) -> dict[str, int]:
-    try:
-        return cursor.load(folder, destination)
-    except (cursor.DamagedCursorError, OSError):
-        return {}

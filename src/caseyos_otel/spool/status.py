@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from caseyos_otel.spool import cursor, quarantine
-from caseyos_otel.spool.directory import DESTINATIONS
+from caseyos_otel.spool.directory import destinations_of
 from caseyos_otel.spool.problem import unavailable
 from caseyos_otel.spool.segment import HEADER_SIZE, RECORD_OVERHEAD, Record, appended_at, check_header, scan
 from caseyos_otel.spool.segment_files import SUFFIX
@@ -44,12 +44,12 @@ def pending(root: Path, destination: str) -> Pending:
 def pending_in(directory: Path, destination: str) -> Pending:
     """What waits for `destination` in one directory; nothing if the directory does not wait for it.
 
-    One that names nobody (a power cut emptied that file) waits for everybody: whoever adopts it adds its own.
+    One that names nobody waits for everybody: whoever adopts it adds its own.
     """
+    if destination not in (destinations_of(directory) or [destination]):
+        return Pending()
+    positions = cursor.trusted(directory, destination)
     try:
-        if destination not in (_destinations(directory) or [destination]):
-            return Pending()
-        positions = _positions(directory, destination)
         segments = [path for path in directory.iterdir() if path.suffix == SUFFIX]
     except OSError:
         return Pending()
@@ -61,8 +61,8 @@ def oldest_age(directory: Path, destination: str) -> float:
 
     Reads one record's header a segment: cheap enough for a metric.
     """
+    positions = cursor.trusted(directory, destination)
     try:
-        positions = _positions(directory, destination)
         segments = [path for path in directory.iterdir() if path.suffix == SUFFIX]
     except OSError:
         return 0.0
@@ -92,20 +92,6 @@ def total(parts: Iterable[Pending]) -> Pending:
     found = list(parts)
     ages = [part.oldest_age for part in found if part.oldest_age is not None]
     return Pending(sum(p.records for p in found), sum(p.bytes for p in found), max(ages, default=None))
-
-
-def _destinations(directory: Path) -> list[str]:
-    try:
-        return (directory / DESTINATIONS).read_text().split()
-    except (FileNotFoundError, UnicodeDecodeError):
-        return []
-
-
-def _positions(directory: Path, destination: str) -> dict[str, int]:
-    try:
-        return cursor.load(directory, destination)
-    except cursor.DamagedCursorError:
-        return {}
 
 
 def _pending_in_segment(path: Path, start: int) -> Pending:

@@ -97,13 +97,16 @@ def test_drain_delivers_everything_and_says_how_much(run: Run, state: Path, left
 def test_what_waits_behind_a_damaged_record_or_for_nobody_by_name_is_seen_and_drained(
     run: Run, root: Path, state: Path, left: Left
 ) -> None:
-    left(*(event("outcome_deal_advanced", deal_id=f"d{n}") for n in range(5)))
+    waiting = [event("outcome_deal_advanced", deal_id=f"d{n}") for n in range(5)]
+    left(*waiting)
     [segment] = root.glob("*/*.seg")
     content = bytearray(segment.read_bytes())
     content[HEADER_SIZE + 1] ^= 0x80  # the first length: it leads nowhere
     segment.write_bytes(content)
     (segment.parent / "destinations").write_bytes(b"")  # as a power cut may leave it
     assert run("spool", "status", "--json").json["pending"]["outcomes"]["records"] == 5
+    [found] = run("events", "where", waiting[4].event_id, "--json").json["found"]
+    assert (found["state"], found["destination"]) == ("pending", "outcomes")
     ran = run("spool", "drain", "--json")
     assert (ran.exit_code, ran.json["left"]) == (0, {"outcomes": 0})
     assert stored(state) == [("outcome_deal_advanced", f"d{n}") for n in range(1, 5)]
