@@ -35,6 +35,9 @@ from caseyos_otel.storage.writer import Writer
 
 Make = Callable[..., EventRecord]
 NOW = datetime.now(UTC)
+_DUE = NOW - timedelta(days=90)
+JUST_DUE = 90 + min(timedelta(days=1), (_DUE - datetime(_DUE.year, _DUE.month, 1, tzinfo=UTC)) / 2) / timedelta(days=1)
+"""An age in days, of an event that is due and whose month is not over: a month that is over goes whole."""
 REPLY = OutcomeReplyReceived.declaration
 MEETING = OutcomeMeetingBooked.declaration
 DISMISSED = RecommendationDismissed.declaration
@@ -242,7 +245,7 @@ def test_on_postgresql_no_batch_makes_a_writer_wait(postgresql_url: str, record_
         create(parse_url(f"{postgresql_url}?options=-clock_timeout%3D1s")),
     )
     schema.upgrade(engine)
-    store(engine, [aged(record_of, DISMISSED, 91), aged(record_of, REPLY, 91), aged(record_of, REPLY, 366)])
+    store(engine, [aged(record_of, DISMISSED, JUST_DUE), aged(record_of, REPLY, 91), aged(record_of, REPLY, 366)])
     written: list[EventRecord] = []
 
     def write(_connection: object, _cursor: object, executed: str, *_: object) -> None:
@@ -292,7 +295,7 @@ def make_partition(engine: Engine, record: EventRecord) -> str:
 def test_on_postgresql_a_month_that_is_over_goes_whole(postgresql_url: str, record_of: Make) -> None:
     engine = create(parse_url(postgresql_url))
     schema.upgrade(engine)
-    old, borderline = aged(record_of, DISMISSED, 130), aged(record_of, DISMISSED, 91)
+    old, borderline = aged(record_of, DISMISSED, 130), aged(record_of, DISMISSED, JUST_DUE)
     names = [make_partition(engine, record) for record in (old, borderline)]
     once = record_of(DISMISSED, event_id="00000000-0000-8123-8123-0123456789ab")
     once.timestamp = old.timestamp
@@ -359,7 +362,7 @@ STEPS = {
 def test_a_step_that_fails_stops_no_other_one_and_the_run_counts_as_missing(
     engine: Engine, record_of: Make, step: str
 ) -> None:
-    store(engine, [aged(record_of, DISMISSED, 91), aged(record_of, REPLY, 91), aged(record_of, REPLY, 366)])
+    store(engine, [aged(record_of, DISMISSED, JUST_DUE), aged(record_of, REPLY, 91), aged(record_of, REPLY, 366)])
 
     def fail(_connection: object, _cursor: object, executed: str, *_: object) -> None:
         if executed.startswith(STEPS[step]):

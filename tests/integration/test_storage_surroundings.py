@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import sys
 import uuid
@@ -12,7 +13,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import Engine, Table, event, func, select, text
+from sqlalchemy import Connection, Engine, Table, event, exc, func, select, text
 
 from caseyos_otel.errors import Unavailable
 from caseyos_otel.events.outcome import OutcomeReplyReceived
@@ -167,11 +168,11 @@ def test_a_mistake_of_connecting_is_a_reason_to_wait(engine: Engine, record_of: 
     def fail(*_: object) -> None:
         raise TypeError("expected string or bytes-like object")
 
-    event.listen(engine, "do_connect", fail)
+    event.listen(engine, "connect", fail)
     writer = Writer(engine, event_store="all", disclose=lambda r: r.values, pseudonym=str)
     with pytest.raises(StorageUnavailable, match="TypeError"):
         writer.write([record_of(REPLY)])
-    event.remove(engine, "do_connect", fail)
+    event.remove(engine, "connect", fail)
     writer.write([record_of(REPLY)])
     assert count(engine) == 1
 
@@ -251,6 +252,44 @@ def socket_options(url: str) -> tuple[int, int, int]:
 def test_a_peer_that_is_silent_is_given_up_within_half_a_minute_or_when_the_url_says(postgresql_url: str) -> None:
     assert socket_options(postgresql_url) == (1, 10, 30_000)
     assert socket_options(f"{postgresql_url}?keepalives_idle=60&tcp_user_timeout=90000") == (1, 60, 90_000)
+
+
+def test_a_frozen_server_is_an_outage_though_its_system_acknowledges_packets(
+    postgresql_url: str, record_of: Make
+) -> None:
+    owner, engine = create(parse_url(postgresql_url)), create(parse_url(postgresql_url), answer_within_s=0.5)
+    schema.upgrade(owner)
+    writer = writer_for(engine)
+    frozen: list[int] = []
+
+    def freeze(connection: Connection) -> None:
+        if not frozen:
+            driver: Any = connection.connection.driver_connection
+            frozen.append(driver.info.backend_pid)
+            os.kill(frozen[0], signal.SIGSTOP)
+
+    event.listen(engine, "begin", freeze)
+    try:
+        with pytest.raises(StorageUnavailable, match="no answer for"):
+            writer.write([record_of(REPLY)])
+        writer.write([record_of(REPLY)])
+    finally:
+        os.kill(frozen[0], signal.SIGCONT)
+    assert count(owner) == 1
+    owner.dispose()
+    engine.dispose()
+
+
+def test_what_takes_long_and_is_answered_meanwhile_is_no_silence(postgresql_url: str) -> None:
+    """Rows that come one by one: the limit is on what is not heard, not on the whole."""
+    engine = create(parse_url(postgresql_url), answer_within_s=0.5)
+    with engine.connect() as connection:
+        long = "x" * 20_000  # more than the server keeps before it sends
+        query = f"select '{long}', pg_sleep(0.2) from generate_series(1, 5)"
+        assert len(connection.exec_driver_sql(query).fetchall()) == 5
+        with pytest.raises(exc.OperationalError, match="no answer for"):
+            connection.exec_driver_sql("select pg_sleep(5)")
+    engine.dispose()
 
 
 # -- row-level security ----------------------------------------------------------------------------------------------

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 LOOK_EVERY_S: Final = 600.0
 BUSY_TIMEOUT_S: Final = 0.5
 """A SQLite file that another process holds for longer is away: what waits is tried again, and an exit does not wait."""
+ANSWER_WITHIN_S: Final = 60.0
+"""PostgreSQL that says nothing for longer is away: a frozen server, a proxy that has lost it, a lock on our tables."""
 
 
 class OutcomesDestination:
@@ -88,7 +90,9 @@ class OutcomesDestination:
         from caseyos_otel.storage.writer import Writer
 
         try:
-            opened = engine.create(engine.parse_url(self._url), BUSY_TIMEOUT_S)
+            opened = engine.create(
+                engine.parse_url(self._url), busy_timeout_s=BUSY_TIMEOUT_S, answer_within_s=ANSWER_WITHIN_S
+            )
         except Exception as refused:  # whatever it is, it is about no record
             raise unavailable(refused) from refused
         self._engine = opened

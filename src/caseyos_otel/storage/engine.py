@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import sqlite3
 from contextlib import suppress
-from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote
@@ -72,16 +72,17 @@ def parse_url(text: str) -> URL:
             raise StorageError(f"{other!r} databases are not supported; accepted are {ACCEPTED}")
 
 
-def create(url: URL, busy_timeout_s: float = BUSY_TIMEOUT_S) -> Engine:
+def create(url: URL, *, busy_timeout_s: float = BUSY_TIMEOUT_S, answer_within_s: float = math.inf) -> Engine:
     """An engine that connects when first used, holds at most one connection, and leaves a parent process's alone.
 
-    `busy_timeout_s`: how long SQLite waits for another one's transaction.
+    `busy_timeout_s`: how long SQLite waits for another one's transaction. `answer_within_s`: how long PostgreSQL is
+    waited for, whatever it does; then the connection is given up.
 
     Raises:
         StorageError: the PostgreSQL driver is not installed.
     """
     on_sqlite = url.get_backend_name() == "sqlite"
-    engine = _create_sqlite(url, busy_timeout_s) if on_sqlite else _create_postgresql(url)
+    engine = _create_sqlite(url, busy_timeout_s) if on_sqlite else _create_postgresql(url, answer_within_s)
     event.listen(engine, "connect", _remember_process)
     event.listen(engine, "checkout", _leave_to_parent)
     return engine
@@ -116,9 +117,9 @@ def _postgresql(url: URL) -> URL:
     return url.set(drivername="postgresql+psycopg", query=query)
 
 
-def _create_postgresql(url: URL) -> Engine:
+def _create_postgresql(url: URL, answer_within_s: float) -> Engine:
     try:
-        import_module("psycopg")
+        from caseyos_otel.storage.silence import ImpatientConnection
     except ImportError as error:
         raise StorageError(f"PostgreSQL needs psycopg 3: pip install 'caseyos-otel[postgresql]' ({error})") from None
     # prepare_threshold=None: behind PgBouncer in transaction mode a prepared statement is gone in the next transaction
@@ -127,6 +128,9 @@ def _create_postgresql(url: URL) -> Engine:
     arguments |= {name: value for name, value in _UNLESS_GIVEN.items() if name not in url.query}
     engine = create_engine(
         url, use_native_hstore=False, hide_parameters=True, connect_args=arguments, **_one_connection()
+    )
+    event.listen(
+        engine, "do_connect", lambda _, __, args, more: ImpatientConnection.within(answer_within_s, *args, **more)
     )
     event.listen(engine, "begin", _have_dates_in_iso)
     return engine
