@@ -110,8 +110,8 @@ class Spooling:
     # -- its life --------------------------------------------------------------------------------------------------
 
     def left_behind(self) -> bool:
-        """Whether a process that is gone left something to deliver."""
-        return bool(self.spool.directories())
+        """Whether a process that is gone left something to deliver, or may have."""
+        return bool(self.spool.directories()) or self.spool.adoption.cut_short
 
     def adopt(self) -> None:
         """Take over what dead processes left in the spool."""
@@ -121,7 +121,7 @@ class Spooling:
 
     def adopt_in_time(self) -> None:
         """`adopt` where it is due: every five seconds, and at each call while there is more. Call it each second."""
-        if self.spool.adoption.may_go_on or time.monotonic() - self._adopted_at >= ADOPT_EVERY_S:
+        if time.monotonic() - self._adopted_at >= ADOPT_EVERY_S or self.spool.adoption.may_go_on():
             self.adopt()
 
     def sync(self) -> None:

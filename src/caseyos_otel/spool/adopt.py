@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
+import random
 import re
 import resource
 import threading
 import time
-from collections.abc import Collection, Iterator
-from itertools import islice
+from collections.abc import Collection
 from pathlib import Path
 from typing import Final
 
@@ -24,87 +24,111 @@ _LEAVE_TO_OTHERS: Final = 60.0
 _OURS: Final = re.compile(r"([a-z]+-)?[0-9a-f]{32}")
 """Names of the directories that a writer makes."""
 _MOST_A_DESTINATION: Final = 64
-_MOST_LOOKED_AT: Final = 250
-"""Directories in one round (some 20 ms), so that the start of a process is not late for what thousands left."""
+"""Directories that are held for one destination at a time. Each takes a descriptor."""
+_LOOK_S: Final = 0.05
+"""Seconds of one round, so that the start of a process is not late for what thousands left."""
+_REMEMBER_S: Final = 86_400.0
+"""Seconds after which what was passed over is looked at again, and marked as waited for."""
 
 
 class Adoption:
-    """Holds directories of dead processes: of those that a destination waits in, as many as are its share.
+    """Holds directories of dead processes: for each destination as many, in which something waits for it, as are its share.
 
-    Each held directory takes a descriptor. Where one destination is away, what it alone waits in fills its share and is
-    then passed over, and the others' shares go on from directory to directory.
+    What is held for a destination, its delivery thread reads. Where one is away, its share is full, and directories in
+    which only that one is waited for are passed over until it has room; the others' shares go on from one to the next.
     """
 
     def __init__(self, root: Path, *, role: str, abandon_after: float, on_problem: OnProblem) -> None:
-        self.directories: tuple[SegmentDirectory, ...] = ()
-        self.may_go_on = False
-        """Whether the last round left some that another round might take."""
         self._root = root
         self._role = role
         self._abandon_after = abandon_after
         self._on_problem = on_problem
+        self._known: frozenset[str] = frozenset()
+        self._held: dict[SegmentDirectory, frozenset[str]] = {}
         self._not_before: dict[Path, float] = {}
-        self._passed_over: dict[Path, Collection[str]] = {}
+        self._passed_over: dict[Path, tuple[frozenset[str], float]] = {}
         self._reported: set[tuple[ProblemKind, Path]] = set()
         self._running = threading.Lock()
+        self.cut_short = False
+        """Whether the last look ended before it had seen everything."""
+
+    @property
+    def directories(self) -> tuple[SegmentDirectory, ...]:
+        """All that are held."""
+        return tuple(self._held)
+
+    def held_for(self, destination: str) -> list[SegmentDirectory]:
+        """What a destination is to read."""
+        return [directory for directory, names in self._held.items() if destination in names]
+
+    def may_go_on(self) -> bool:
+        """Whether a look would find more than the last one: it was cut short, or something held is delivered."""
+        return self.cut_short or any(not names <= self._waiting(held, names) for held, names in self._held.items())
 
     def run(self, known: frozenset[str], own: Path | None) -> int:
-        """Let go what is delivered or beyond a share, take what there is room for; how many were taken.
+        """Let go what is delivered, take what there is room for; how many were taken.
 
         `known`: the destinations of this process. `own`: its writer's directory.
         """
         if not self._running.acquire(blocking=False):
             return 0
         try:
-            shares = _Shares(known)
-            for directory in self.directories:
-                if not self._keep(directory, shares):
-                    self.directories = tuple(other for other in self.directories if other is not directory)
-            dead = filter(None, map(self._take, self._candidates(shares, own)))
-            taken = [self._adopt(directory, shares) for directory in islice(dead, _MOST_LOOKED_AT)]
-            self.may_go_on = any(taken) or len(taken) == _MOST_LOOKED_AT
-            return sum(taken)
+            with lock.undivided:
+                if known != self._known:
+                    self._known, self._passed_over = known, {}
+                return self._look(self._tidy(), own)
         finally:
             self._running.release()
 
     def wait_for(self, destinations: Collection[str]) -> None:
-        """Let what is held, and what was passed over, wait for these destinations too."""
-        self._passed_over = {}
-        for directory in self.directories:
+        """Let what is held wait for these destinations too."""
+        for directory in self._held:
             directory.wait_for(destinations)
 
-    def close(self, known: frozenset[str]) -> None:
+    def close(self) -> None:
         """Let everything go. What is delivered is removed; the rest stays for the next process."""
-        with self._running:
-            adopted, self.directories = self.directories, ()
-            for directory in adopted:
-                self._finish(directory, known)
+        with self._running, lock.undivided:
+            held, self._held = self._held, {}
+            for directory in held:
+                self._finish(directory)
 
     def after_fork_in_child(self) -> None:
         """What was adopted stays the parent's."""
-        adopted, self.directories = self.directories, ()
+        held, self._held = self._held, {}
         self._running = threading.Lock()
-        for directory in adopted:
+        for directory in held:
             directory.let_go()
 
     # -- what is held --------------------------------------------------------------------------------------------
 
-    def _keep(self, directory: SegmentDirectory, shares: _Shares) -> bool:
-        """Whether a directory stays held; let go where not."""
+    def _tidy(self) -> _Room:
+        """Let go what nothing holds any more; the room that the rest leaves."""
+        room = _Room(self._known)
         # Asked first: what is passed stays passed, while delivery threads go on.
-        waiting = directory.waiting(shares.known)
-        if shares.take(waiting):
-            return True
-        if waiting:
-            self._passed_over[directory.path] = waiting
-            directory.release()
-        elif not self._finish(directory, shares.known):
-            self._not_before[directory.path] = time.monotonic() + _LEAVE_TO_OTHERS
-        return False
+        waiting = {directory: self._waiting(directory, names) for directory, names in self._held.items()}
+        held = {directory: room.take(names) for directory, names in waiting.items()}
+        self._held = {directory: names for directory, names in held.items() if names}
+        for directory in held.keys() - self._held.keys():
+            self._let_go(directory, waiting[directory])
+        return room
 
-    def _finish(self, directory: SegmentDirectory, known: frozenset[str]) -> bool:
+    def _waiting(self, directory: SegmentDirectory, otherwise: frozenset[str]) -> frozenset[str]:
+        try:
+            return directory.waiting(self._known)
+        except OSError:
+            return otherwise  # to be seen when it can be looked at again
+
+    def _let_go(self, directory: SegmentDirectory, waiting: frozenset[str]) -> None:
+        if waiting:
+            directory.still_waited_for()
+            self._passed_over[directory.path] = waiting, time.monotonic() + _REMEMBER_S
+            directory.release()
+        elif not self._finish(directory):
+            self._not_before[directory.path] = time.monotonic() + _LEAVE_TO_OTHERS
+
+    def _finish(self, directory: SegmentDirectory) -> bool:
         """Remove what is delivered, and let go; whether nothing is left."""
-        directory.reap(known, self._abandon_after)
+        directory.reap(self._known, self._abandon_after)
         if directory.remove_if_empty():
             return True
         directory.release()
@@ -112,14 +136,46 @@ class Adoption:
 
     # -- what is found -------------------------------------------------------------------------------------------
 
-    def _candidates(self, shares: _Shares, own: Path | None) -> Iterator[Path]:
-        """What may be a dead process's, and is not known to wait only for destinations that have their share by then."""
+    def _look(self, room: _Room, own: Path | None) -> int:
+        """Take what there is room for; how many were taken."""
+        until, before = time.monotonic() + _LOOK_S, len(self._held)
+        self.cut_short = False
+        for path in self._candidates(own):
+            if not room.is_for(self._wanted(path)):
+                continue
+            if time.monotonic() > until:
+                self.cut_short = True
+                break
+            if (directory := self._take(path)) is not None:
+                self._adopt(directory, room)
+        return len(self._held) - before
+
+    def _adopt(self, directory: SegmentDirectory, room: _Room) -> None:
+        directory.wait_for(self._known)
+        try:
+            waiting = directory.waiting(self._known)
+        except OSError:
+            waiting = frozenset()  # cannot be read: left to others for a while
+        if names := room.take(waiting):
+            self._held = {**self._held, directory: names}
+            self._passed_over.pop(directory.path, None)
+        else:
+            self._let_go(directory, waiting)
+
+    def _candidates(self, own: Path | None) -> list[Path]:
+        """What may be a dead process's, in any order: a look may end before it has seen all."""
         there, now = set(self._paths()), time.monotonic()
         self._not_before = {path: until for path, until in self._not_before.items() if until > now}
-        self._passed_over = {path: waiting for path, waiting in self._passed_over.items() if path in there}
-        for path in there.difference(self._not_before, [own], [directory.path for directory in self.directories]):
-            if shares.have_room(self._passed_over.get(path, shares.known)):
-                yield path
+        self._passed_over = {
+            path: (names, until) for path, (names, until) in self._passed_over.items() if until > now and path in there
+        }
+        found = list(there.difference(self._not_before, [own], [directory.path for directory in self._held]))
+        random.shuffle(found)
+        return found
+
+    def _wanted(self, path: Path) -> frozenset[str]:
+        """Whom a directory waits for, as far as is known from when it was passed over."""
+        return self._passed_over[path][0] if path in self._passed_over else self._known
 
     def _paths(self) -> list[Path]:
         try:
@@ -134,14 +190,6 @@ class Adoption:
 
     def _may_adopt(self, name: str) -> bool:
         return not self._role or name.startswith((f"{self._role}-", f"{REPLAY}-"))
-
-    def _adopt(self, directory: SegmentDirectory, shares: _Shares) -> bool:
-        directory.wait_for(shares.known)
-        if not self._keep(directory, shares):
-            return False
-        self.directories = (*self.directories, directory)
-        self._passed_over.pop(directory.path, None)
-        return True
 
     def _take(self, path: Path) -> SegmentDirectory | None:
         try:
@@ -179,24 +227,22 @@ class Adoption:
             self._on_problem(Problem(kind, path, detail))
 
 
-class _Shares:
+class _Room:
     """How many more directories may be held for each destination."""
 
     def __init__(self, known: frozenset[str]) -> None:
-        self.known = known
         self._left = dict.fromkeys(known, _share(len(known)))
 
-    def have_room(self, waiting: Collection[str]) -> bool:
+    def is_for(self, waiting: frozenset[str]) -> bool:
         """Whether one of these destinations has not got its share."""
-        return any(self._left[name] > 0 for name in waiting)
+        return any(self._left[name] for name in waiting)
 
-    def take(self, waiting: Collection[str]) -> bool:
-        """Count a directory in which these destinations wait, where one of them has room for it."""
-        if not self.have_room(waiting):
-            return False
-        for name in waiting:
+    def take(self, waiting: frozenset[str]) -> frozenset[str]:
+        """Those of the destinations that a directory is held for: which wait in it and have not got their share."""
+        names = frozenset(name for name in waiting if self._left[name])
+        for name in names:
             self._left[name] -= 1
-        return True
+        return names
 
 
 def _share(destinations: int) -> int:

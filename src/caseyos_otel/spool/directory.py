@@ -88,7 +88,7 @@ class SegmentDirectory:
         """Make and lock the lock anew where somebody removed it (a cleaner of old files): nobody could tell who lives."""
         if not self._is_ours or self.is_inherited or os.access(self.path / lock.NAME, os.F_OK):
             return
-        with contextlib.suppress(OSError):
+        with lock.undivided, contextlib.suppress(OSError):
             if (fd := lock.acquire(self.path, create=True)) is not None:
                 before, self._lock_fd = self._lock_fd, fd
                 if before >= 0:  # a signal handler may have let go
@@ -112,11 +112,16 @@ class SegmentDirectory:
         """Let every segment here wait for these destinations too."""
         with self._mutex:
             wanted = self._destinations | set(destinations)
-            if wanted == self._destinations:
+            if wanted == self._destinations or not self._is_ours:
                 return
             self._destinations = wanted
             names = "".join(f"{name}\n" for name in sorted(wanted)).encode()
             cursor.replace_or_report(self.path / DESTINATIONS, names, self._on_problem)
+
+    def still_waited_for(self) -> None:
+        """Note, before this is let go, that a living process knows whom it waits for: `reap` asks how long ago."""
+        with contextlib.suppress(OSError):
+            os.utime(self._lock_fd)
 
     # -- reading -------------------------------------------------------------------------------------------------
 
@@ -144,17 +149,15 @@ class SegmentDirectory:
         """
         with self._mutex:
             if self._is_ours:
-                self._cursors.advance(destination, ends, self.segments())
+                further = {n: end for n, end in ends.items() if end > self._cursors.position(destination, n)}
+                self._cursors.advance(destination, further, self.segments())
                 return
-        with contextlib.suppress(OSError):
-            if (again := self.take(self.path, self._on_problem)) is not None:
-                again.catch_up(destination, ends)
-                again.let_go()
-
-    def catch_up(self, destination: str, ends: Mapping[str, int]) -> None:
-        """`advance` where these positions are further than the stored ones."""
-        stored = {name: self._cursors.position(destination, name) for name in ends}
-        self.advance(destination, {name: max(end, stored[name]) for name, end in ends.items()})
+            with lock.undivided, contextlib.suppress(OSError):
+                if (again := self.take(self.path, self._on_problem)) is not None:
+                    try:
+                        again.advance(destination, ends)
+                    finally:
+                        again.let_go()
 
     # -- tidying -------------------------------------------------------------------------------------------------
 
@@ -162,8 +165,9 @@ class SegmentDirectory:
         """Unlink the complete segments that nobody waits for any more.
 
         A segment waits for every destination listed here. One that is listed but not `known` in this process (its DSN
-        was taken away; another kind of process has it) is waited for too, until the segment has not been written for
-        `abandon_after` seconds: a sibling or the next deployment may still deliver it. Then it goes, and is reported.
+        was taken away; another kind of process has it) is waited for too, until for `abandon_after` seconds the segment
+        has not been written and no other process has said that it knows it: a sibling or the next deployment may still
+        deliver it. Then it goes, and is reported.
         """
         with self._mutex:
             for segment in self.segments() if self._is_ours else ():
@@ -178,12 +182,16 @@ class SegmentDirectory:
         laggards = self._laggards(segment)
         if laggards & known or not self._destinations:
             return
-        if laggards and time.time() - (self.path / segment).stat().st_mtime < abandon_after:
+        if laggards and time.time() - self._last_wanted(segment) < abandon_after:
             return
         if laggards:
             detail = f"unlinked; not delivered to {', '.join(sorted(laggards))}"
             self._on_problem(Problem("abandoned", self.path / segment, detail))
         self._files.unlink(segment)
+
+    def _last_wanted(self, segment: str) -> float:
+        """When it was written, or somebody waited for it (Unix seconds)."""
+        return max((self.path / segment).stat().st_mtime, os.fstat(self._lock_fd).st_mtime)
 
     def complete(self, series: str) -> list[tuple[float, str]]:
         """When each segment of a series that is no longer written was last written (Unix seconds), and its name."""
@@ -217,11 +225,8 @@ class SegmentDirectory:
         return frozenset(name for name in self._destinations if self._cursors.position(name, segment) < size)
 
     def waiting(self, known: frozenset[str]) -> frozenset[str]:
-        """Which destinations of this process have something to read here."""
-        try:
-            laggards = [self._laggards(name) for name in self.segments() if self._files.is_readable(name)]
-        except OSError:
-            return known  # to be seen when it can be looked at again
+        """Which destinations of this process have something to read here. Raises OSError."""
+        laggards = [self._laggards(name) for name in self.segments() if self._files.is_readable(name)]
         return known & frozenset().union(*laggards)
 
     def remove_if_empty(self) -> bool:

@@ -6,8 +6,10 @@ a forked child that keeps the descriptor keeps the directory locked, and closing
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
+import threading
 from pathlib import Path
 from typing import Final
 
@@ -44,3 +46,38 @@ def _is_still(fd: int, path: Path) -> bool:
         return os.path.samestat(os.fstat(fd), path.stat())
     except FileNotFoundError:
         return False
+
+
+class Undivided:
+    """What a fork of this process waits for, half a second at most, so that no child inherits a lock unawares.
+
+    A child lets go of the locks that it finds held. It cannot know of one that was taken but not yet put down.
+    """
+
+    def __init__(self) -> None:
+        self._mutex = threading.RLock()
+        os.register_at_fork(
+            before=lambda: self._mutex.acquire(timeout=0.5),
+            after_in_parent=self._after_fork,
+            after_in_child=self._after_fork_in_child,
+        )
+
+    def __enter__(self) -> None:
+        self._mutex.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._mutex.release()
+
+    def _after_fork(self) -> None:
+        with contextlib.suppress(RuntimeError):  # it was not to be had in time
+            self._mutex.release()
+
+    def _after_fork_in_child(self) -> None:
+        try:
+            self._mutex.release()
+        except RuntimeError:  # of a thread that is not here
+            self._mutex = threading.RLock()
+
+
+undivided: Final = Undivided()
+"""Of this process."""

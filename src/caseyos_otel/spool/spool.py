@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -51,7 +52,9 @@ class Spool:
         if not _DESTINATION.fullmatch(destination):
             raise ValueError(f"destination {destination!r}; accepted are lower-case names such as 'outcomes'")
         if destination not in self._readers:
-            self._readers[destination] = SpoolReader(destination, self.directories, self._reap)
+            self._readers[destination] = SpoolReader(
+                destination, partial(self._directories_for, destination), self._reap
+            )
             self.writer.notify(self._readers[destination].appended)
             self.writer.wait_for(self._readers)
             self.adoption.wait_for(self._readers)
@@ -59,8 +62,13 @@ class Spool:
 
     def directories(self) -> tuple[SegmentDirectory, ...]:
         """What this process owns now: adopted ones, then its own."""
-        own = self.writer.own
-        return self.adoption.directories if own is None else (*self.adoption.directories, own)
+        return (*self.adoption.directories, *self._own())
+
+    def _directories_for(self, destination: str) -> tuple[SegmentDirectory, ...]:
+        return (*self.adoption.held_for(destination), *self._own())
+
+    def _own(self) -> tuple[SegmentDirectory, ...]:
+        return () if (own := self.writer.own) is None else (own,)
 
     def adopt(self) -> int:
         """Take over directories whose owner is dead, tidy what was taken before; how many were taken now.
@@ -93,7 +101,7 @@ class Spool:
     def close(self) -> None:
         """Let everything go. What is delivered is removed; the rest stays for the next process."""
         self.writer.close()
-        self.adoption.close(frozenset(self._readers))
+        self.adoption.close()
 
     def after_fork_in_child(self) -> None:
         """Everything that was owned stays the parent's. The readers stay, and wait for the new writer."""

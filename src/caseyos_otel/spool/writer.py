@@ -14,6 +14,7 @@ from zlib import crc32
 
 from caseyos_otel.spool.appender import Appender
 from caseyos_otel.spool.directory import SegmentDirectory, prepare
+from caseyos_otel.spool.lock import undivided
 from caseyos_otel.spool.open_segment import LARGE, OpenSegment
 from caseyos_otel.spool.problem import FrameRefused, OnProblem, Problem, full, unavailable
 from caseyos_otel.spool.segment import HEADER_SIZE, MARK, MAX_PAYLOAD, RECORD_OVERHEAD, record_head, tick_of
@@ -265,16 +266,20 @@ class SpoolWriter:
         """This process's; one that its parent was just making, where that forked in the middle, is not."""
         while (own := self._own) is None or own.is_inherited:
             prepare(self.directory)
-            made = SegmentDirectory.create(self.directory, self._written.size, self._on_problem, self.role)
-            made.wait_for(self._destinations)
-            self._unsynced.add(self.directory)
-            if self._own is own:
-                self._own = made
-            else:  # a signal handler was here in between
-                made.remove_if_empty()
-            if own is not None:
-                own.let_go()
+            with undivided:
+                self._make_directory(own)
         return own
+
+    def _make_directory(self, instead_of: SegmentDirectory | None) -> None:
+        made = SegmentDirectory.create(self.directory, self._written.size, self._on_problem, self.role)
+        made.wait_for(self._destinations)
+        self._unsynced.add(self.directory)
+        if self._own is instead_of:
+            self._own = made
+        else:  # a signal handler was here in between
+            made.remove_if_empty()
+        if instead_of is not None:
+            instead_of.let_go()
 
     def _leave_what_vanished(self) -> None:
         """Somebody removed our directory, or segments in it: appends would go to files that nobody can find."""

@@ -7,6 +7,7 @@ import os
 import re
 import sqlite3
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote
@@ -119,9 +120,11 @@ def _postgresql(url: URL) -> URL:
 
 def _create_postgresql(url: URL, answer_within_s: float) -> Engine:
     try:
-        from caseyos_otel.storage.silence import ImpatientConnection
+        import_module("psycopg")
     except ImportError as error:
         raise StorageError(f"PostgreSQL needs psycopg 3: pip install 'caseyos-otel[postgresql]' ({error})") from None
+    from caseyos_otel.storage.silence import ImpatientConnection
+
     # prepare_threshold=None: behind PgBouncer in transaction mode a prepared statement is gone in the next transaction
     # client_encoding: of the database, the role or PGCLIENTENCODING it may be one that lacks the characters of a row
     arguments: dict[str, Any] = {"prepare_threshold": None, "client_encoding": "utf8"}

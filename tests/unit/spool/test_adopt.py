@@ -32,6 +32,22 @@ def left(make_spool: MakeSpool, crash: Crash) -> Callable[..., None]:
     return leave
 
 
+def make_old(root: Path) -> None:
+    """As if all of it had been left an hour ago."""
+    then = time.time() - 3600
+    for path in root.rglob("*"):
+        os.utime(path, (then, then))
+
+
+def look_around(spool: Spool, deliver: Callable[[], object] = lambda: None) -> None:
+    """Look until nothing more is taken, and deliver after each look."""
+    more = True
+    while more:
+        taken = spool.adopt()
+        deliver()
+        more = bool(taken) or spool.adoption.may_go_on()
+
+
 def test_what_dead_processes_left_is_delivered_to_every_destination_and_removed(
     make_spool: MakeSpool, drain: Drain, left: Callable[..., None], root: Path
 ) -> None:
@@ -100,8 +116,7 @@ def test_a_destination_that_nobody_knows_any_more_is_given_up_after_a_while_and_
 ) -> None:
     left("outcomes", "sentry")
     (segment,) = root.rglob("*.seg")
-    old = time.time() - 3600
-    os.utime(segment, (old, old))
+    make_old(root)
     spool = make_spool("outcomes", "otlp", abandon_after=1800.0)
     spool.adopt()
     spool.reader("otlp").commit(spool.reader("otlp").read())
@@ -220,9 +235,12 @@ def test_a_destination_that_is_away_holds_up_no_other_one_however_many_processes
         left("outcomes", "sentry", frame=b"%d" % number)
     spool = make_spool("outcomes", "sentry")
     delivered: list[bytes] = []
-    while spool.adopt() or spool.adoption.may_go_on:
+
+    def deliver() -> None:
         assert len(descriptors(root)) <= 2 * 64
-        delivered += drain(spool, "sentry")
+        delivered.extend(drain(spool, "sentry"))
+
+    look_around(spool, deliver)
     assert sorted(map(int, delivered)) == list(range(200)), "while outcomes took nothing"
     delivered = drain(spool, "outcomes")
     while spool.adopt():
@@ -238,8 +256,7 @@ def test_what_a_destination_that_is_away_waits_in_is_not_looked_at_again_until_i
     for _ in range(200):
         left("outcomes", "sentry")
     spool = make_spool("outcomes", "sentry")
-    while spool.adopt() or spool.adoption.may_go_on:
-        drain(spool, "sentry")
+    look_around(spool, lambda: drain(spool, "sentry"))
     looked: list[Path] = []
     take = SegmentDirectory.take
     monkeypatch.setattr(SegmentDirectory, "take", lambda path, tell: looked.append(path) or take(path, tell))
@@ -247,6 +264,65 @@ def test_what_a_destination_that_is_away_waits_in_is_not_looked_at_again_until_i
     assert looked == []
     drain(spool, "outcomes")
     assert spool.adopt() == len(looked) > 0
+
+
+def test_nobody_gives_up_what_a_living_process_passed_over_for_a_destination_that_it_knows(
+    make_spool: MakeSpool, left: Callable[..., None], drain: Drain, root: Path, problems: list[Problem]
+) -> None:
+    for _ in range(100):
+        left("outcomes", "sentry")
+    make_old(root)
+    spool, sibling = make_spool("outcomes", "sentry"), make_spool("sentry", abandon_after=1800.0)
+    look_around(spool, lambda: drain(spool, "sentry"))
+    look_around(sibling, lambda: drain(sibling, "sentry"))
+    assert problems == []
+    assert len(list(root.glob("*/*.seg"))) == 100
+
+
+def test_a_destination_that_is_slow_gets_nothing_twice_whoever_else_adopts_meanwhile(
+    make_spool: MakeSpool, left: Callable[..., None], drain: Drain
+) -> None:
+    for number in range(150):
+        left("outcomes", "sentry", frame=b"%d" % number)
+    one, other = make_spool("outcomes", "sentry"), make_spool("outcomes", "sentry")
+    one.adopt()
+    drain(one, "sentry")
+    on_its_way = one.reader("outcomes").read()
+    look_around(one, lambda: drain(one, "sentry"))
+    delivered: list[bytes] = []
+    look_around(other, lambda: delivered.extend(drain(other, "outcomes")))
+    delivered += on_its_way.frames
+    one.reader("outcomes").commit(on_its_way)
+    look_around(one, lambda: delivered.extend(drain(one, "outcomes")))
+    assert sorted(map(int, delivered)) == list(range(150))
+
+
+def test_a_destination_that_comes_later_gets_what_was_passed_over_before(
+    make_spool: MakeSpool, left: Callable[..., None], drain: Drain
+) -> None:
+    for _ in range(100):
+        left("outcomes")
+    spool = make_spool("outcomes")
+    look_around(spool)
+    spool.reader("otlp")
+    delivered: list[bytes] = []
+    look_around(spool, lambda: delivered.extend(drain(spool, "otlp")))
+    assert len(delivered) == 100
+
+
+def test_what_cannot_be_read_takes_nobodys_room(
+    make_spool: MakeSpool, left: Callable[..., None], drain: Drain, root: Path
+) -> None:
+    for number in range(140):
+        left("outcomes")
+        if number == 70:
+            for segment in root.glob("*/*.seg"):
+                segment.unlink()
+                segment.mkdir()
+    spool = make_spool("outcomes")
+    delivered: list[bytes] = []
+    look_around(spool, lambda: delivered.extend(drain(spool, "outcomes")))
+    assert len(delivered) == 69
 
 
 def test_what_was_let_go_while_a_batch_of_it_was_on_its_way_belongs_to_its_next_owner(

@@ -204,6 +204,42 @@ def test_a_forked_child_does_not_keep_what_its_parent_adopted(root: Path, make_s
             os.kill(child, signal.SIGKILL)
 
 
+def test_a_child_forked_while_its_parent_looks_holds_none_of_the_locks(
+    root: Path, make_spool: MakeSpool, drain: Drain
+) -> None:
+    """What a look only passes over is locked for a moment."""
+    program = """
+        import threading
+        spool.reader("sentry")
+        def look():
+            while True:
+                spool.adopt()
+                spool.adoption.close()
+        threading.Thread(target=look, daemon=True).start()
+        for _ in range(60):
+            time.sleep(0.003)
+            if os.fork() == 0:
+                spool.after_fork_in_child()
+                sys.stdin.read()
+                os._exit(0)
+        print(flush=True)
+        sys.stdin.read()
+    """
+    for _ in range(100):
+        dead = make_spool("outcomes")
+        dead.writer.append("outcomes", b"frame")
+        dead.after_fork_in_child()
+    with process(program, root) as parent:
+        line(parent)
+        parent.kill()
+        parent.wait(60)
+        spool = make_spool("outcomes")
+        frames: list[bytes] = []
+        while spool.adopt():
+            frames += drain(spool, "outcomes")
+        assert len(frames) == 100, "while the children live"
+
+
 def test_processes_that_live_and_die_together_lose_and_double_nothing(
     root: Path, make_spool: MakeSpool, drain: Drain
 ) -> None:
