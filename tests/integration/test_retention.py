@@ -421,7 +421,7 @@ def doctor() -> dict[str, Any]:
 
 @pytest.mark.usefixtures("environment")
 def test_the_command_reports_what_it_does_and_doctor_sees_that_it_was_late(engine: Engine, record_of: Make) -> None:
-    store(engine, [aged(record_of, DISMISSED, 95), aged(record_of, REPLY, 95), aged(record_of, REPLY, 370)])
+    store(engine, [aged(record_of, DISMISSED, JUST_DUE), aged(record_of, REPLY, 95), aged(record_of, REPLY, 370)])
     assert doctor()["retention"]["state"] == "broken"
     assert "last run: never; rows are 280 days over their time" in doctor()["retention"]["detail"]
     command = CliRunner()
@@ -548,7 +548,7 @@ def test_no_moment_and_no_setting_of_a_database_stops_it(
         connection.execute(f"ALTER DATABASE {connection.info.dbname} SET {setting} = '{value}'")  # type: ignore[arg-type]
     engine = create(parse_url(postgresql_url))
     meeting = aged(record_of, MEETING, 95, meeting_time=parse_timestamp(moment), recipient="ann@acme.example")
-    store(engine, [meeting, aged(record_of, REPLY, 370), aged(record_of, DISMISSED, 95)])
+    store(engine, [meeting, aged(record_of, REPLY, 370), aged(record_of, DISMISSED, JUST_DUE)])
     environ = {"CASEYOS_OTEL_DATABASE_URL": postgresql_url, "CASEYOS_OTEL_STATE_DIR": str(tmp_path)}
     command = CliRunner(env=environ)
     doctor = json.loads(command.invoke(app, ["doctor", "--json"]).stdout)
