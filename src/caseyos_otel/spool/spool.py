@@ -79,8 +79,8 @@ class Spool:
         """
         own = self.writer.own
         taken = self.adoption.run(frozenset(self._readers), None if own is None else own.path)
-        if taken:
-            for reader in self._readers.values():
+        for name, reader in self._readers.items():
+            if self.adoption.held_for(name):  # also what was held for others only before
                 reader.appended.set()
         return taken
 

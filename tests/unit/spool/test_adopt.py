@@ -266,6 +266,27 @@ def test_what_a_destination_that_is_away_waits_in_is_not_looked_at_again_until_i
     assert spool.adopt() == len(looked) > 0
 
 
+def test_a_destination_that_gets_room_is_woken_though_nothing_new_is_taken(
+    make_spool: MakeSpool, left: Callable[..., None], drain: Drain, root: Path
+) -> None:
+    for _ in range(100):
+        left("outcomes", "sentry")
+    spool = make_spool("outcomes", "sentry")
+    spool.adopt()
+    assert len(drain(spool, "sentry")) == 64
+    spool.adopt()  # 36 more, for sentry alone
+    outcomes = spool.reader("outcomes")
+    outcomes.wait(0)
+    assert len(drain(spool, "outcomes")) == 64
+    assert not outcomes.wait(0)
+    assert spool.adopt() == 0
+    assert outcomes.wait(0)
+    assert len(drain(spool, "outcomes")) == 36
+    drain(spool, "sentry")
+    spool.adopt()
+    assert not list(root.iterdir())
+
+
 def test_nobody_gives_up_what_a_living_process_passed_over_for_a_destination_that_it_knows(
     make_spool: MakeSpool, left: Callable[..., None], drain: Drain, root: Path, problems: list[Problem]
 ) -> None:
