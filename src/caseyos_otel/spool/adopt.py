@@ -63,7 +63,7 @@ class Adoption:
 
     def may_go_on(self) -> bool:
         """Whether a look would find more than the last one: it was cut short, or something held is delivered."""
-        return self.cut_short or any(not names <= self._waiting(held, names) for held, names in self._held.items())
+        return self.cut_short or any(not names <= held.waiting(names) for held, names in self._held.items())
 
     def run(self, known: frozenset[str], own: Path | None) -> int:
         """Let go what is delivered, take what there is room for; how many were taken.
@@ -105,18 +105,14 @@ class Adoption:
         """Let go what nothing holds any more; the room that the rest leaves."""
         room = _Room(self._known)
         # Asked first: what is passed stays passed, while delivery threads go on.
-        waiting = {directory: self._waiting(directory, names) for directory, names in self._held.items()}
+        waiting = {directory: directory.waiting(self._known) for directory in self._held}
         held = {directory: room.take(names) for directory, names in waiting.items()}
         self._held = {directory: names for directory, names in held.items() if names}
+        for directory in self._held:
+            directory.still_waited_for()
         for directory in held.keys() - self._held.keys():
             self._let_go(directory, waiting[directory])
         return room
-
-    def _waiting(self, directory: SegmentDirectory, otherwise: frozenset[str]) -> frozenset[str]:
-        try:
-            return directory.waiting(self._known)
-        except OSError:
-            return otherwise  # to be seen when it can be looked at again
 
     def _let_go(self, directory: SegmentDirectory, waiting: frozenset[str]) -> None:
         if waiting:
@@ -138,24 +134,23 @@ class Adoption:
 
     def _look(self, room: _Room, own: Path | None) -> int:
         """Take what there is room for; how many were taken."""
-        until, before = time.monotonic() + _LOOK_S, len(self._held)
+        before = len(self._held)
+        found = [path for path in self._candidates(own) if room.is_for(self._wanted(path))]
+        until = time.monotonic() + _LOOK_S  # not counting the listing: whatever it takes, one at least is looked at
         self.cut_short = False
-        for path in self._candidates(own):
+        for path in found:
             if not room.is_for(self._wanted(path)):
                 continue
+            if (directory := self._take(path)) is not None:
+                self._adopt(directory, room)
             if time.monotonic() > until:
                 self.cut_short = True
                 break
-            if (directory := self._take(path)) is not None:
-                self._adopt(directory, room)
         return len(self._held) - before
 
     def _adopt(self, directory: SegmentDirectory, room: _Room) -> None:
         directory.wait_for(self._known)
-        try:
-            waiting = directory.waiting(self._known)
-        except OSError:
-            waiting = frozenset()  # cannot be read: left to others for a while
+        waiting = directory.waiting(self._known)
         if names := room.take(waiting):
             self._held = {**self._held, directory: names}
             self._passed_over.pop(directory.path, None)

@@ -11,7 +11,9 @@ In ``<spool>/<random id>/``, or ``<role>-<random id>/``, lie
 from __future__ import annotations
 
 import contextlib
+import math
 import os
+import re
 import threading
 import time
 from collections.abc import Iterable, Mapping
@@ -26,6 +28,9 @@ from caseyos_otel.spool.segment_files import SegmentFiles, Taken, WrittenSize, s
 DESTINATIONS: Final = "destinations"
 ABANDON_AFTER: Final = 7 * 86_400.0
 """Seconds that a segment waits for a destination which no process here knows any more."""
+_NOTE_EVERY_S: Final = 3600.0
+NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]*")
+"""Of a destination. What a power cut left in that file may be anything."""
 
 
 class SegmentDirectory:
@@ -42,6 +47,7 @@ class SegmentDirectory:
         self._files = SegmentFiles(path, written_size, on_problem)
         self._cursors = cursor.Cursors(path, on_problem)
         self._destinations = destinations_of(path)
+        self._noted_at = -math.inf
 
     # -- whose it is ---------------------------------------------------------------------------------------------
 
@@ -67,7 +73,13 @@ class SegmentDirectory:
         """The directory of a dead process, or None while its owner lives. Raises OSError."""
         pid = os.getpid()
         fd = lock.acquire(path, create=False)
-        return None if fd is None else cls(path, fd, lambda name: None, on_problem, pid)
+        if fd is None:
+            return None
+        try:
+            return cls(path, fd, lambda name: None, on_problem, pid)
+        except BaseException:
+            os.close(fd)
+            raise
 
     def let_go(self) -> None:
         """Close the lock, without unlocking it: a parent or child of this process may hold the same one."""
@@ -119,9 +131,11 @@ class SegmentDirectory:
             cursor.replace_or_report(self.path / DESTINATIONS, names, self._on_problem)
 
     def still_waited_for(self) -> None:
-        """Note, before this is let go, that a living process knows whom it waits for: `reap` asks how long ago."""
-        with contextlib.suppress(OSError):
-            os.utime(self._lock_fd)
+        """Note, once an hour at most, that a living process knows whom it waits for: `reap` asks how long ago."""
+        if self._is_ours and time.monotonic() - self._noted_at >= _NOTE_EVERY_S:
+            self._noted_at = time.monotonic()
+            with contextlib.suppress(OSError):
+                os.utime(self._lock_fd)
 
     # -- reading -------------------------------------------------------------------------------------------------
 
@@ -169,25 +183,27 @@ class SegmentDirectory:
         has not been written and no other process has said that it knows it: a sibling or the next deployment may still
         deliver it. Then it goes, and is reported.
         """
+        abandoned = []
         with self._mutex:
             for segment in self.segments() if self._is_ours else ():
                 try:
-                    self._reap(segment, known, abandon_after)
+                    abandoned += self._reap(segment, known, abandon_after)
                 except OSError:
                     continue  # gone, or not ours to remove: the next round looks again
+        for problem in abandoned:  # who is told may append, and wait for somebody who waits for this mutex
+            self._on_problem(problem)
 
-    def _reap(self, segment: str, known: frozenset[str], abandon_after: float) -> None:
+    def _reap(self, segment: str, known: frozenset[str], abandon_after: float) -> list[Problem]:
         if not self._files.is_complete(segment):
-            return
+            return []
         laggards = self._laggards(segment)
         if laggards & known or not self._destinations:
-            return
+            return []
         if laggards and time.time() - self._last_wanted(segment) < abandon_after:
-            return
-        if laggards:
-            detail = f"unlinked; not delivered to {', '.join(sorted(laggards))}"
-            self._on_problem(Problem("abandoned", self.path / segment, detail))
+            return []
         self._files.unlink(segment)
+        detail = f"unlinked; not delivered to {', '.join(sorted(laggards))}"
+        return [Problem("abandoned", self.path / segment, detail)] if laggards else []
 
     def _last_wanted(self, segment: str) -> float:
         """When it was written, or somebody waited for it (Unix seconds)."""
@@ -204,18 +220,20 @@ class SegmentDirectory:
 
     def evict(self, segment: str) -> int:
         """Unlink a complete segment although somebody waits for it, and report what is lost; the bytes that are free now."""
-        with self._mutex, contextlib.suppress(FileNotFoundError):
+        with self._mutex:
             if not self._is_ours:
                 return 0
-            size = self.size(segment)
-            lost = {name: self._unread(name, segment) for name in sorted(self._laggards(segment))}
-            self._files.unlink(segment)
-            for destination, records in lost.items():
-                detail = f"the spool is full: {records} failures that {destination} does not have yet make room"
-                if records:
-                    self._on_problem(Problem("spool_full", self.path / segment, detail, records, destination))
-            return size
-        return 0
+            try:
+                size = self.size(segment)
+                lost = {name: self._unread(name, segment) for name in sorted(self._laggards(segment))}
+                self._files.unlink(segment)
+            except FileNotFoundError:
+                return 0
+        for destination, records in lost.items():
+            detail = f"the spool is full: {records} failures that {destination} does not have yet make room"
+            if records:
+                self._on_problem(Problem("spool_full", self.path / segment, detail, records, destination))
+        return size
 
     def _unread(self, destination: str, segment: str) -> int:
         return self._files.count(segment, self._cursors.position(destination, segment))
@@ -225,9 +243,13 @@ class SegmentDirectory:
         return frozenset(name for name in self._destinations if self._cursors.position(name, segment) < size)
 
     def waiting(self, known: frozenset[str]) -> frozenset[str]:
-        """Which destinations of this process have something to read here. Raises OSError."""
-        laggards = [self._laggards(name) for name in self.segments() if self._files.is_readable(name)]
-        return known & frozenset().union(*laggards)
+        """Which destinations of this process have something to read here; what cannot be looked at does not count."""
+        laggards: set[str] = set()
+        for name in self.segments():
+            with contextlib.suppress(OSError):
+                if self._files.is_readable(name):
+                    laggards |= self._laggards(name)
+        return known & laggards
 
     def remove_if_empty(self) -> bool:
         """Remove the directory and let its lock go, when nothing is left but the owner's own small files."""
@@ -252,11 +274,15 @@ def _is_small_file(name: str) -> bool:
 
 
 def destinations_of(directory: Path) -> frozenset[str]:
-    """Whom its segments wait for. Nobody is named where a power cut emptied that file, for one: they wait for everybody."""
+    """Whom its segments wait for. Nobody is named where a power cut emptied that file, for one: they wait for everybody.
+
+    Raises OSError: it is there, and cannot be read.
+    """
     try:
-        return frozenset((directory / DESTINATIONS).read_text().split())
-    except (OSError, UnicodeDecodeError):
+        names = (directory / DESTINATIONS).read_text("ascii", "replace").split()
+    except FileNotFoundError:
         return frozenset()
+    return frozenset(filter(NAME.fullmatch, names))
 
 
 def prepare(root: Path) -> None:

@@ -59,7 +59,7 @@ def is_alive(folder: Path) -> bool:
 def find(root: Path, needle: bytes, everybody: Collection[str] = ()) -> Iterator[Place]:
     """The records whose payload contains `needle`. A directory that names no destinations waits for `everybody`."""
     for folder in folders(root):
-        names = sorted(destinations_of(folder) or everybody)
+        names = sorted(_destinations(folder) or everybody)
         positions = {name: cursor.trusted(folder, name) for name in names}
         for segment in segments(folder):
             for record in _records(segment, needle):
@@ -88,3 +88,10 @@ def _content(path: Path) -> bytes:
         return path.read_bytes()
     except OSError:
         return b""
+
+
+def _destinations(folder: Path) -> frozenset[str]:
+    try:
+        return destinations_of(folder)
+    except OSError:
+        return frozenset()

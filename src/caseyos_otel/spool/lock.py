@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 NAME: Final = "lock"
+_PATIENCE_S: Final = 0.5
 
 
 def acquire(directory: Path, *, create: bool) -> int | None:
@@ -49,26 +50,22 @@ def _is_still(fd: int, path: Path) -> bool:
 
 
 class Undivided:
-    """What a fork of this process waits for, half a second at most, so that no child inherits a lock unawares.
+    """What a fork of this process waits for, so that no child inherits a lock unawares.
 
-    A child lets go of the locks that it finds held. It cannot know of one that was taken but not yet put down.
+    A child lets go of the locks that it finds held. It cannot know of one that was taken but not yet put down. Half a
+    second at most, for a fork and for who else wants it: a child with a lock too many is better than a deadlock.
     """
 
     def __init__(self) -> None:
         self._mutex = threading.RLock()
         os.register_at_fork(
-            before=lambda: self._mutex.acquire(timeout=0.5),
-            after_in_parent=self._after_fork,
-            after_in_child=self._after_fork_in_child,
+            before=self.__enter__, after_in_parent=self.__exit__, after_in_child=self._after_fork_in_child
         )
 
     def __enter__(self) -> None:
-        self._mutex.acquire()
+        self._mutex.acquire(timeout=_PATIENCE_S)
 
     def __exit__(self, *_: object) -> None:
-        self._mutex.release()
-
-    def _after_fork(self) -> None:
         with contextlib.suppress(RuntimeError):  # it was not to be had in time
             self._mutex.release()
 

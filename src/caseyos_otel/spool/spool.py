@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from functools import partial
 from pathlib import Path
-from typing import Final
 
 from caseyos_otel.spool.adopt import Adoption
-from caseyos_otel.spool.directory import ABANDON_AFTER, SegmentDirectory
+from caseyos_otel.spool.directory import ABANDON_AFTER, NAME, SegmentDirectory
 from caseyos_otel.spool.problem import OnProblem
 from caseyos_otel.spool.reader import SpoolReader
 from caseyos_otel.spool.space import FAILURES, MAX_BYTES, Space
 from caseyos_otel.spool.status import Pending, oldest_age, pending_in, total
 from caseyos_otel.spool.wakeup import Wakeup
 from caseyos_otel.spool.writer import SEGMENT_BYTES, SpoolWriter
-
-_DESTINATION: Final = re.compile(r"[a-z0-9][a-z0-9_-]*")
 
 
 class Spool:
@@ -49,7 +45,7 @@ class Spool:
 
     def reader(self, destination: str) -> SpoolReader:
         """The reader of `destination`; from now on every segment waits for it. Raises ValueError for a bad name."""
-        if not _DESTINATION.fullmatch(destination):
+        if not NAME.fullmatch(destination):
             raise ValueError(f"destination {destination!r}; accepted are lower-case names such as 'outcomes'")
         if destination not in self._readers:
             self._readers[destination] = SpoolReader(
@@ -80,7 +76,8 @@ class Spool:
         own = self.writer.own
         taken = self.adoption.run(frozenset(self._readers), None if own is None else own.path)
         for name, reader in self._readers.items():
-            if self.adoption.held_for(name):  # also what was held for others only before
+            # not only what is new: what was held for others before, what could not be read for want of descriptors
+            if self._directories_for(name):
                 reader.appended.set()
         return taken
 

@@ -46,10 +46,10 @@ def pending_in(directory: Path, destination: str) -> Pending:
 
     One that names nobody waits for everybody: whoever adopts it adds its own.
     """
-    if destination not in (destinations_of(directory) or [destination]):
-        return Pending()
     positions = cursor.trusted(directory, destination)
     try:
+        if destination not in (destinations_of(directory) or [destination]):
+            return Pending()
         segments = [path for path in directory.iterdir() if path.suffix == SUFFIX]
     except OSError:
         return Pending()

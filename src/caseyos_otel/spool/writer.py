@@ -293,6 +293,7 @@ class SpoolWriter:
             self._vanished(own.path)
             return
         own.hold()
+        own.still_waited_for()
         for series, appender in tuple(self._written.current.items()):
             if appender.segment.is_gone:
                 self._written.current.pop(series, None)

@@ -346,6 +346,94 @@ def test_what_cannot_be_read_takes_nobodys_room(
     assert len(delivered) == 69
 
 
+def test_a_look_that_has_no_time_takes_one_and_goes_on(
+    make_spool: MakeSpool, left: Callable[..., None], drain: Drain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where thousands are listed on a slow disk."""
+    monkeypatch.setattr("caseyos_otel.spool.adopt._LOOK_S", -1.0)
+    for _ in range(5):
+        left("outcomes")
+    spool = make_spool("outcomes")
+    assert spool.adopt() == 1
+    delivered: list[bytes] = []
+    look_around(spool, lambda: delivered.extend(drain(spool, "outcomes")))
+    assert len(delivered) == 5
+
+
+def test_a_segment_that_cannot_be_read_withholds_no_other(
+    make_spool: MakeSpool, left: Callable[..., None], drain: Drain, root: Path
+) -> None:
+    left("outcomes")
+    [segment] = root.glob("*/*.seg")
+    segment.with_name("outcomes-00000001.seg").mkdir()
+    spool = make_spool("outcomes")
+    spool.adopt()
+    assert drain(spool, "outcomes") == [b"frame"]
+
+
+def test_destinations_that_a_power_cut_made_zeros_cost_nothing(
+    make_spool: MakeSpool, left: Callable[..., None], drain: Drain, root: Path
+) -> None:
+    left("outcomes")
+    [named] = root.glob("*/destinations")
+    named.write_bytes(bytes(20))
+    spool = make_spool("outcomes")
+    assert spool.adopt() == 1
+    assert drain(spool, "outcomes") == [b"frame"]
+    spool.adopt()
+    assert not list(root.iterdir())
+
+
+def test_destinations_that_cannot_be_read_now_are_not_forgotten(
+    make_spool: MakeSpool, left: Callable[..., None], drain: Drain, root: Path
+) -> None:
+    left("outcomes", "sentry")
+    [named] = root.glob("*/destinations")
+    named.rename(named.with_name("kept"))
+    named.mkdir()  # any error but that it is not there
+    spool = make_spool("outcomes")
+    assert spool.adopt() == 0
+    assert not descriptors(root)
+    named.rmdir()
+    named.with_name("kept").rename(named)
+    assert spool.adopt() == 1
+    assert drain(spool, "outcomes") == [b"frame"]
+    other = make_spool("sentry")
+    spool.close()
+    other.adopt()
+    assert drain(other, "sentry") == [b"frame"]
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_nobody_gives_up_what_a_process_waited_for_until_it_died(
+    make_spool: MakeSpool, left: Callable[..., None], drain: Drain, crash: Crash, root: Path, own: bool
+) -> None:
+    spool = make_spool("outcomes", "sentry")
+    if own:
+        spool.writer.append("failures", b"frame")
+        make_old(root)
+        spool.writer.look_around()
+    else:
+        left("outcomes", "sentry")
+        make_old(root)
+        assert spool.adopt() == 1
+        spool.adopt()
+    assert drain(spool, "sentry") == [b"frame"]
+    crash(spool)
+    sibling = make_spool("sentry", abandon_after=1800.0)
+    sibling.adopt()
+    sibling.close()
+    assert len(list(root.glob("*/*.seg"))) == 1
+
+
+def test_what_could_not_be_read_for_a_moment_is_read_again(make_spool: MakeSpool) -> None:
+    spool = make_spool("outcomes")
+    spool.writer.append("outcomes", b"frame")
+    assert spool.reader("outcomes").wait(0)
+    spool.adopt()
+    assert spool.reader("outcomes").wait(0)
+
+
 def test_what_was_let_go_while_a_batch_of_it_was_on_its_way_belongs_to_its_next_owner(
     make_spool: MakeSpool, left: Callable[..., None], drain: Drain, crash: Crash, root: Path
 ) -> None:
