@@ -135,7 +135,7 @@ class Adoption:
     def _look(self, room: _Room, own: Path | None) -> int:
         """Take what there is room for; how many were taken."""
         before = len(self._held)
-        found = [path for path in self._candidates(own) if room.is_for(self._wanted(path))]
+        found = self._candidates(own)
         until = time.monotonic() + _LOOK_S  # not counting the listing: whatever it takes, one at least is looked at
         self.cut_short = False
         for path in found:
