@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import psycopg
@@ -14,7 +12,7 @@ import psycopg
 from tests.descriptors import descriptors
 from tests.e2e.door import Door
 from tests.e2e.receiver import Sentry
-from tests.e2e.service import INSTRUMENT, cli, environment
+from tests.e2e.service import INSTRUMENT, cli, environment, wait_for
 from tests.integration.conftest import PostgresServer
 from tests.ports import port_of
 
@@ -55,12 +53,12 @@ def test_a_database_that_is_away_delays_no_failure_of_two_hundred_dead_processes
         assert len(list(spool.iterdir())) == DEAD
         with subprocess.Popen([INSTRUMENT, sys.executable, "-c", LIVE], env=env, stdin=subprocess.PIPE) as living:
             try:
-                wait_until(lambda: len(issues(sentry)) == DEAD)
+                wait_for(lambda: len(issues(sentry)) == DEAD, "failures are held up:", lambda: len(issues(sentry)), 60)
                 assert len(list(spool.iterdir())) == DEAD, "outcomes wait in all of them"
                 assert len(descriptors(spool, living.pid)) <= 2 * 64
                 door.become("open")
-                wait_until(lambda: outcomes(url) == [*range(DEAD)])
-                wait_until(lambda: not list(spool.iterdir()))
+                wait_for(lambda: outcomes(url) == [*range(DEAD)], "not stored once each:", lambda: outcomes(url), 60)
+                wait_for(lambda: not list(spool.iterdir()), "left behind:", lambda: list(spool.iterdir()), 60)
             finally:
                 living.communicate(b"\n", timeout=30)
         assert len(issues(sentry)) == DEAD
@@ -75,10 +73,3 @@ def outcomes(url: str) -> list[int]:
         return [
             int(number) for (number,) in connection.execute("select deal_id from outcome_events order by deal_id::int")
         ]
-
-
-def wait_until(holds: Callable[[], bool], timeout_s: float = 60.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)

@@ -90,7 +90,7 @@ class Adoption:
         with self._running, lock.undivided:
             held, self._held = self._held, {}
             for directory in held:
-                self._finish(directory)
+                directory.finish(self._known, self._abandon_after)
 
     def after_fork_in_child(self) -> None:
         """What was adopted stays the parent's."""
@@ -119,16 +119,8 @@ class Adoption:
             directory.still_waited_for()
             self._passed_over[directory.path] = waiting, time.monotonic() + _REMEMBER_S
             directory.release()
-        elif not self._finish(directory):
+        elif not directory.finish(self._known, self._abandon_after):
             self._not_before[directory.path] = time.monotonic() + _LEAVE_TO_OTHERS
-
-    def _finish(self, directory: SegmentDirectory) -> bool:
-        """Remove what is delivered, and let go; whether nothing is left."""
-        directory.reap(self._known, self._abandon_after)
-        if directory.remove_if_empty():
-            return True
-        directory.release()
-        return False
 
     # -- what is found -------------------------------------------------------------------------------------------
 

@@ -94,10 +94,11 @@ class Cursors:
         return self._of(destination).get(segment, HEADER_SIZE)
 
     def advance(self, destination: str, ends: Mapping[str, int], existing: Collection[str]) -> None:
-        """Move to `ends`, in memory and in the file; forget segments that are not `existing` any more."""
+        """Move to `ends`, in memory and in the file, never back; forget segments that are not `existing` any more."""
         with self._mutex:
             kept = {name: offset for name, offset in self._of(destination).items() if name in existing}
-            positions = self._positions[destination] = {**kept, **ends}
+            further = {name: max(end, kept.get(name, end)) for name, end in ends.items()}
+            positions = self._positions[destination] = {**kept, **further}
             replace_or_report(path_of(self._directory, destination), encode(positions), self._on_problem)
 
     def _of(self, destination: str) -> dict[str, int]:

@@ -157,14 +157,13 @@ class SegmentDirectory:
         return self._files.read(segment, self._cursors.position(destination, segment), max_records, max_bytes)
 
     def advance(self, destination: str, ends: Mapping[str, int]) -> None:
-        """Remember that `destination` has everything before these positions.
+        """Remember that `destination` has everything before these positions, if it did not have more.
 
         Where the directory was let go meanwhile, as far as nobody else has it now: else it is delivered once more.
         """
         with self._mutex:
             if self._is_ours:
-                further = {n: end for n, end in ends.items() if end > self._cursors.position(destination, n)}
-                self._cursors.advance(destination, further, self.segments())
+                self._cursors.advance(destination, ends, self.segments())
                 return
             with lock.undivided, contextlib.suppress(OSError):
                 if (again := self.take(self.path, self._on_problem)) is not None:
@@ -250,6 +249,14 @@ class SegmentDirectory:
                 if self._files.is_readable(name):
                     laggards |= self._laggards(name)
         return known & laggards
+
+    def finish(self, known: frozenset[str], abandon_after: float = ABANDON_AFTER) -> bool:
+        """`reap`, and let go: removed when nothing is left, else for the next owner. Whether nothing is left."""
+        self.reap(known, abandon_after)
+        if self.remove_if_empty():
+            return True
+        self.release()
+        return False
 
     def remove_if_empty(self) -> bool:
         """Remove the directory and let its lock go, when nothing is left but the owner's own small files."""

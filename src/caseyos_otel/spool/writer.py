@@ -147,9 +147,7 @@ class SpoolWriter:
         is_over = self._written.wait(_IN_FLIGHT_S)
         self._end_those_over()
         if own is not None and is_over:
-            own.reap(self._destinations)
-            if not own.remove_if_empty():
-                own.release()
+            own.finish(self._destinations)
 
     def after_fork_in_child(self) -> None:
         """Forget what is the parent's: closed here, still locked there. The next append makes a new directory."""

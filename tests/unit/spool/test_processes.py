@@ -205,7 +205,7 @@ def test_a_forked_child_does_not_keep_what_its_parent_adopted(root: Path, make_s
 
 
 def test_a_child_forked_while_its_parent_looks_holds_none_of_the_locks(
-    root: Path, make_spool: MakeSpool, drain: Drain
+    root: Path, make_spool: MakeSpool, drain: Drain, crash: Callable[[Spool], None]
 ) -> None:
     """What a look only passes over is locked for a moment."""
     program = """
@@ -228,7 +228,7 @@ def test_a_child_forked_while_its_parent_looks_holds_none_of_the_locks(
     for _ in range(100):
         dead = make_spool("outcomes")
         dead.writer.append("outcomes", b"frame")
-        dead.after_fork_in_child()
+        crash(dead)
     with process(program, root) as parent:
         line(parent)
         parent.kill()
